@@ -5,7 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# -qq: errors only.
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 RUNTIME := -e ".[cli,server,fast]"
 
 .NOTPARALLEL:
@@ -44,15 +45,15 @@ types: $(VENV)/.dev ## Check types with mypy --strict and pyright.
 
 .PHONY: layers
 layers: $(VENV)/.dev ## Check that imports follow the layers.
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: site
 site: $(VENV)/.dev ## Build the documentation into site/, strictly.
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Serve the documentation while you write it.
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 .PHONY: bench
 bench: $(VENV)/.peers ## Measure streamflow beside its peers.
