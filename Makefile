@@ -86,11 +86,12 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	@$(PIP) install $(RUNTIME) --group dev
 	@touch $@ $(VENV)/.runtime
 
-# Wheels only, one at a time: a peer that has none here is named and left out, `streamflow bench` says so too.
+# Wheels only, one at a time: a peer that has none here is named and left out, and `streamflow bench` says so too.
 $(VENV)/.peers: $(VENV)/.dev
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers"], sep="\n")' \
 	| while read -r peer; do \
 		echo "Installing $$peer"; \
-		$(PIP) install --only-binary :all: "$$peer" 2>$(VENV)/peer.log || echo "  no wheel for this Python: left out ($(VENV)/peer.log)"; \
+		$(PIP) install --only-binary :all: "$$peer" 2>$(VENV)/peer.log || \
+			echo "  left out: $$(tail -n 1 $(VENV)/peer.log)"; \
 	done
 	@touch $@
