@@ -1,0 +1,55 @@
+"""The yardsticks: what hand-written Python takes for the same work.
+
+The loops live in functions. At module level they would pay for global names, and flatter us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.benchmarks.work import (
+    WINDOW_SECONDS,
+    Counts,
+    Event,
+    Measured,
+    even,
+    events,
+    expect,
+    expected_counts,
+    expected_sum,
+    increment,
+    timed,
+    triple,
+)
+
+
+def plain_loop(n: int) -> Measured:
+    """`n` ints through the functions of the pipeline, called one by one."""
+    total, seconds = timed(lambda: _sum(n))
+    expect("plain loop", total, expected_sum(n))
+    return Measured(seconds, n)
+
+
+def dict_loop(n: int) -> Measured:
+    """`n` events counted by key and window in a dict; no function calls, no watermark, no late check."""
+    data = events(n)
+    counts, seconds = timed(lambda: _count(data, WINDOW_SECONDS))
+    expect("dict loop", counts, expected_counts(n))
+    return Measured(seconds, n)
+
+
+def _sum(n: int) -> int:
+    total = 0
+    for x in range(n):
+        x = increment(x)
+        if even(x):
+            total += triple(x)
+    return total
+
+
+def _count(data: Sequence[Event], size: float) -> Counts:
+    counts: Counts = {}
+    for key, at in data:
+        slot = (key, at // size * size)
+        counts[slot] = counts.get(slot, 0) + 1
+    return counts
