@@ -1,0 +1,215 @@
+"""Builds the objects of a run from its plan: tables, steps, channels, stages and pumps, with their connectors open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+from streamflow.engine.channel import Channel
+from streamflow.engine.checkpoint import Coordinator, Snapshot
+from streamflow.engine.chunk import Barrier
+from streamflow.engine.connector import Reader, RunContext, SinkContext, SourceContext, WorkContext, Writer
+from streamflow.engine.fuse import FusedStep
+from streamflow.engine.guard import Guard
+from streamflow.engine.keyed import KeyStep, UnkeyStep
+from streamflow.engine.output import Output, ToBranches, ToChannel
+from streamflow.engine.plan import (
+    BranchPlan,
+    FusedPlan,
+    KeyPlan,
+    LogicPlan,
+    Plan,
+    SinkPlan,
+    SourcePlan,
+    StagePlan,
+    StepPlan,
+)
+from streamflow.engine.stage import Pump, SinkOutput, Stage, reraise
+from streamflow.engine.stateful import StatefulStep
+from streamflow.engine.step import SyncStep
+from streamflow.engine.table import StateTable
+from streamflow.errors import StateError
+from streamflow.policies import ErrorPolicy
+
+
+class Assembly:
+    """Everything that runs, ready to start."""
+
+    def __init__(self, coordinator: Coordinator | None) -> None:
+        self.pumps: list[Pump] = []
+        self.jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self.writers: list[Writer[Any]] = []
+        self._coordinator = coordinator
+
+    def add(
+        self, run: Callable[[], Coroutine[Any, Any, None]], output: Output, participant: Stage | None = None
+    ) -> None:
+        """Add the work of one task, and what it puts its items into."""
+
+        async def job() -> None:
+            await run()
+            output.finish()
+            if self._coordinator is not None:
+                self._coordinator.ended(participant)
+
+        self.jobs.append(job)
+
+    def start(self) -> list[Coroutine[Any, Any, None]]:
+        """The work of all tasks; hand each to a task, at once."""
+        return [job() for job in self.jobs]
+
+    def inject(self, barrier: Barrier) -> dict[str, Any]:
+        return {pump.name: pump.inject(barrier) for pump in self.pumps}
+
+    async def drain(self) -> None:
+        """Let the sources stop; with a checkpoint the end of the run commits what has passed."""
+        for pump in self.pumps:
+            pump.stop_reading()
+
+    def results(self) -> Any:
+        results = tuple(writer.result() for writer in self.writers)
+        return results[0] if len(results) == 1 else results
+
+
+async def assemble(
+    plan: Plan,
+    context: RunContext,
+    on_error: ErrorPolicy,
+    coordinator: Coordinator | None,
+    snapshot: Snapshot | None,
+    stack: AsyncExitStack,
+) -> Assembly:
+    """Open the sinks, then the sources, and build what is between them."""
+    builder = _Assembler(plan, context, on_error, coordinator, snapshot, stack)
+    return await builder.build()
+
+
+class _Assembler:
+    def __init__(
+        self,
+        plan: Plan,
+        context: RunContext,
+        on_error: ErrorPolicy,
+        coordinator: Coordinator | None,
+        snapshot: Snapshot | None,
+        stack: AsyncExitStack,
+    ) -> None:
+        self.plan = plan
+        self.context = context
+        self.on_error = on_error
+        self.coordinator = coordinator
+        self.snapshot = snapshot
+        self.stack = stack
+        self.assembly = Assembly(coordinator)
+        self.stages: list[Stage] = []
+        self.channels = {id(stage): Channel(stage.ports) for stage in plan.stages}
+
+    async def build(self) -> Assembly:
+        writers = {id(sink): await self._open_sink(sink) for sink in self.plan.sinks}
+        self.assembly.writers = [writers[id(sink)] for sink in self.plan.sinks]
+        for stage in self.plan.stages:
+            self._build_stage(stage, writers)
+        for stage in self.plan.stages:
+            if stage.source is not None:
+                await self._open_source(stage.source, self.channels[id(stage)])
+        if self.coordinator is not None:
+            number = self.snapshot.number if self.snapshot is not None else 0
+            channels = list(self.channels.values())
+            self.coordinator.join(list(self.stages), channels, self.assembly.inject, number)
+        return self.assembly
+
+    def _guard(self, policy: ErrorPolicy | None) -> Guard:
+        return Guard(self.context.pipeline, policy or self.on_error, self.context.observer)
+
+    # Connectors
+
+    async def _open_sink(self, plan: SinkPlan) -> Writer[Any]:
+        context = SinkContext(self.context, plan.name, self._guard(plan.sink.on_error), plan.stable)
+        try:
+            writer = await plan.sink.open(context)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            reraise(error, self.context.pipeline, plan.name)
+        self.stack.push_async_callback(writer.close)
+        return writer
+
+    async def _open_source(self, plan: SourcePlan, channel: Channel) -> None:
+        output = ToChannel((channel, 0))
+        pump = Pump(plan.name, self.context.pipeline, output, self.context.observer)
+        context = SourceContext(
+            self.context,
+            plan.name,
+            self._guard(None),
+            plan.lineage,
+            plan.receipts,
+            plan.in_flight,
+            self.snapshot.positions.get(plan.name) if self.snapshot is not None else None,
+            pump.quiet,
+        )
+        try:
+            reader = await plan.source.open(context)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            reraise(error, self.context.pipeline, plan.name)
+        self.stack.push_async_callback(reader.close)
+        self.assembly.pumps.append(pump)
+        self.assembly.add(partial(pump.run, reader), output)
+
+    # Stages
+
+    def _build_stage(self, plan: StagePlan, writers: dict[int, Writer[Any]]) -> None:
+        channel = self.channels[id(plan)]
+        output = self._output(plan, writers)
+        if plan.work is not None:
+            name, work, policy = plan.work
+            worker = work.open(WorkContext(self.context, name, self._guard(policy)))
+            self.assembly.add(partial(worker.run, channel, output), output)
+        else:
+            steps = [self._step(step) for step in plan.steps]
+            stage = Stage(channel, steps, output, self.context.clock, self.coordinator)
+            self.stages.append(stage)
+            self.assembly.add(stage.run, output, stage)
+
+    def _output(self, plan: StagePlan, writers: dict[int, Writer[Any]]) -> Output:
+        behind = plan.behind
+        match behind:
+            case SinkPlan():
+                writer = writers[id(behind)]
+                return SinkOutput(behind.name, self.context.pipeline, writer, self.context.observer)
+            case BranchPlan():
+                ports = [(self.channels[id(stage)], port) for stage, port in behind.targets]
+                choose = behind.distribute.choose
+                return ToBranches(behind.name, ports, choose, self._guard(behind.policy))
+            case (stage, port):
+                return ToChannel((self.channels[id(stage)], port))
+            case None:
+                raise AssertionError("every stage of a plan leads somewhere")
+
+    def _step(self, plan: StepPlan) -> SyncStep:
+        match plan:
+            case FusedPlan():
+                return FusedStep(plan.names, plan.fragments, self._guard(plan.policy))
+            case KeyPlan():
+                return KeyStep(plan.name, plan.run.key, self._guard(plan.policy))
+            case LogicPlan():
+                guard = self._guard(plan.policy)
+                make = partial(StatefulStep, plan.state, plan.logic, guard, self.context.clock)
+                return make(self._table(plan), keyed=plan.keyed, origins=plan.origins)
+            case _:
+                return UnkeyStep(plan.name, self._guard(None))
+
+    def _table(self, plan: LogicPlan) -> StateTable:
+        table = StateTable(plan.state, plan.logic.state_type, tracked=self.coordinator is not None)
+        saved = self.snapshot.tables.get(plan.state) if self.snapshot is not None else None
+        if saved is not None:
+            entries = {slot: data for slot, data in saved.entries.items() if data is not None}
+            try:
+                table.restore(entries, saved.meta)
+            except StateError as error:
+                raise StateError(f"pipeline {self.context.pipeline!r}, {error}") from error
+        return table

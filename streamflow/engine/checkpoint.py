@@ -1,0 +1,158 @@
+"""Checkpoints: one coordinator sends barriers through all sources and commits what the steps froze behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Protocol
+
+from attrs import field, frozen
+
+from streamflow.clock import Clock
+from streamflow.engine.channel import Channel, Signal
+from streamflow.engine.chunk import Barrier
+from streamflow.engine.observer import Observer
+from streamflow.engine.table import CHECK_EVERY, Frozen, StateTable
+
+
+@frozen
+class TableSnapshot:
+    """The saved entries of one step. In a commit only those that changed, with None for those that are gone."""
+
+    entries: Mapping[bytes, bytes | None] = field(factory=dict)
+    meta: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Snapshot:
+    """A checkpoint: where each source goes on, and what each step remembers."""
+
+    number: int
+    positions: Mapping[str, Any] = field(factory=dict)
+    tables: Mapping[str, TableSnapshot] = field(factory=dict)
+    finished: bool = False
+
+
+class CheckpointStore(Protocol):
+    """Keeps the checkpoints of pipelines. A commit must be atomic: all of it is loaded later, or nothing."""
+
+    async def load(self, pipeline: str) -> Snapshot | None:
+        """The last committed checkpoint, whole."""
+        ...
+
+    async def commit(self, pipeline: str, change: Snapshot) -> None:
+        """Save what changed since the last commit."""
+        ...
+
+
+class Participant(Protocol):
+    """A stage, as the coordinator sees it."""
+
+    @property
+    def tables(self) -> Mapping[str, StateTable]: ...
+
+    def wake(self) -> None: ...
+
+
+class Coordinator:
+    """Injects barriers, collects the frozen parts, encodes them in slices and commits them.
+
+    Only one checkpoint is under way at a time. A stage that has ended counts as arrived: its tables do not change.
+    """
+
+    def __init__(
+        self, pipeline: str, store: CheckpointStore, every: float, clock: Clock, observer: Observer
+    ) -> None:
+        self._pipeline = pipeline
+        self._store = store
+        self._every = every
+        self._clock = clock
+        self._observer = observer
+        self._number = 0
+        self._participants: dict[Participant, bool] = {}
+        self._inject: Callable[[Barrier], dict[str, Any]] = lambda barrier: {}
+        self._channels: list[Channel] = []
+        self._missing: set[Participant] = set()
+        self._parts: dict[str, Frozen] = {}
+        self._progress = Signal()
+        self._one_at_a_time = asyncio.Lock()
+
+    def join(
+        self,
+        participants: list[Participant],
+        channels: list[Channel],
+        inject: Callable[[Barrier], dict[str, Any]],
+        number: int,
+    ) -> None:
+        """Name the stages, the channels between them, how to put a barrier into every source (it returns their
+        positions), and the number of the last checkpoint."""
+        self._participants = dict.fromkeys(participants, True)
+        self._channels = channels
+        self._inject = inject
+        self._number = number
+
+    def waits_for(self, participant: Participant) -> bool:
+        """Whether a barrier is on its way to this stage: it must then read on even if it would rather pause."""
+        return participant in self._missing
+
+    def arrived(self, participant: Participant) -> None:
+        """The barrier has passed a stage: freeze what its steps remember."""
+        if participant in self._missing:
+            self._missing.discard(participant)
+            self._freeze(participant)
+            self._progress.set()
+
+    def ended(self, participant: Participant | None = None) -> None:
+        """A task of the run has ended. No barrier passes it any more: those behind it get theirs from here."""
+        if participant is not None:
+            self._participants[participant] = False
+            self.arrived(participant)
+        if self._missing:
+            self._inject_behind_finished()
+
+    def _inject_behind_finished(self) -> None:
+        for channel in self._channels:
+            channel.inject(Barrier(self._number))
+
+    async def run(self) -> None:
+        """Take a checkpoint every so often."""
+        due = Signal()
+        while True:
+            timer = self._clock.call_later(self._every, due.set)
+            try:
+                await due.wait()
+            finally:
+                timer.cancel()
+            await self.checkpoint()
+
+    async def checkpoint(self, *, finished: bool = False) -> None:
+        """Take one now."""
+        async with self._one_at_a_time:
+            started = perf_counter()
+            self._number += 1
+            self._parts = {}
+            self._missing = {stage for stage, alive in self._participants.items() if alive}
+            positions = self._inject(Barrier(self._number))
+            self._inject_behind_finished()
+            for stage, alive in self._participants.items():
+                if alive:
+                    stage.wake()
+                else:
+                    self._freeze(stage)
+            while self._missing:
+                await self._progress.wait()
+            tables = {step: await _encoded(frozen) for step, frozen in self._parts.items()}
+            await self._store.commit(self._pipeline, Snapshot(self._number, positions, tables, finished))
+            entries = sum(len(table.entries) for table in tables.values())
+            self._observer.checkpointed(self._number, entries, perf_counter() - started)
+
+    def _freeze(self, participant: Participant) -> None:
+        for step, table in participant.tables.items():
+            self._parts[step] = table.freeze()
+
+
+async def _encoded(frozen: Frozen) -> TableSnapshot:
+    while not frozen.encode(CHECK_EVERY):
+        await asyncio.sleep(0)
+    return TableSnapshot(frozen.entries, frozen.meta)

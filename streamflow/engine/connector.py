@@ -1,0 +1,135 @@
+"""The boundary to the outside: what a source and a sink implement, and what the engine gives them.
+
+These protocols are all that a connector needs: `Source.open` returns a `Reader`, `Sink.open` a `Writer`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Generic, TypeVar
+
+from attrs import define, field, frozen
+
+from streamflow.clock import Clock
+from streamflow.engine.chunk import Chunk
+from streamflow.engine.guard import Guard
+from streamflow.engine.observer import Observer
+from streamflow.policies import Delivery
+
+C = TypeVar("C")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Resources:
+    """What the connectors of one run share, such as connections: opened once for each key, closed at the end."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._open: dict[Any, Any] = {}
+
+    async def get(
+        self, key: Any, open: Callable[[], Awaitable[C]], close: Callable[[C], Awaitable[None]]
+    ) -> C:
+        """The resource of this key, opened on the first call."""
+        if key not in self._open:
+            resource = await open()
+            self._open[key] = resource
+            self._stack.push_async_callback(close, resource)
+        shared: C = self._open[key]
+        return shared
+
+
+@frozen
+class RunContext:
+    """What every step of a run may know."""
+
+    pipeline: str
+    delivery: Delivery
+    clock: Clock
+    observer: Observer
+    resources: Resources
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    """Run a background task for as long as the pipeline runs; if it fails, the pipeline does."""
+    settings: Any = None
+
+
+@frozen
+class SourceContext:
+    """What `Source.open` is given."""
+
+    run: RunContext
+    step: str
+    guard: Guard
+    lineage: bool = False
+    """Chunks must carry a lineage column: one receipt for each value, with its position."""
+    receipts: bool = False
+    """Chunks must carry receipts, since the source acknowledges."""
+    in_flight: int = 0
+    """Elements that the steps behind the source may hold unacknowledged."""
+    position: Any = None
+    """Where to go on, from a checkpoint; None at the first start."""
+    quiet: Callable[[], None] = field(default=lambda: None)
+    """Call it when the source becomes caught up while `Reader.read` waits."""
+
+
+class Reader(ABC):
+    """Reads a source. The engine calls `read` again and again, from one task."""
+
+    @abstractmethod
+    async def read(self) -> Chunk | None:
+        """The next values as soon as there are any, at most `CHUNK_SIZE`; None at the end.
+
+        May be cancelled while it waits, and must lose nothing then.
+        """
+
+    def position(self) -> Any:
+        """Where to go on after everything read so far; saved in checkpoints as MessagePack."""
+        return None
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether nothing more is waiting to be read at this moment."""
+        return False
+
+    async def close(self) -> None:
+        """Give back what was read and not settled, and let go of everything."""
+
+
+class Writer(ABC, Generic[R_co]):
+    """Writes to a sink. The engine calls it from one task."""
+
+    @abstractmethod
+    async def write(self, chunk: Chunk) -> None:
+        """Take over a chunk; release its receipts once its values are safely delivered."""
+
+    async def flush(self) -> None:
+        """Return when everything written is delivered."""
+
+    @abstractmethod
+    def result(self) -> R_co:
+        """What `Pipeline.run` returns, after the end."""
+
+    async def close(self) -> None:
+        """Let go of everything; called once, also after a failure."""
+
+
+@frozen
+class SinkContext:
+    """What `Sink.open` is given."""
+
+    run: RunContext
+    step: str
+    guard: Guard
+    stable: bool = False
+    """Each value can be named by its source position: it came through deterministic steps from one source."""
+
+
+@define
+class WorkContext:
+    """What `Work.open` is given."""
+
+    run: RunContext
+    step: str
+    guard: Guard

@@ -1,0 +1,40 @@
+"""Turns what a user function raises into a `StepError`, and asks the error policy about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamflow.engine.observer import Observer
+from streamflow.errors import StepError
+from streamflow.policies import ErrorPolicy, Fail
+
+
+class Guard:
+    """The error policy of one step, with what an error report needs."""
+
+    def __init__(self, pipeline: str, policy: ErrorPolicy, observer: Observer) -> None:
+        self.pipeline = pipeline
+        self.policy = policy
+        self.observer = observer
+        self.may_absorb = not isinstance(policy, Fail)
+
+    def failure(self, error: BaseException, step: str, element: Any) -> StepError:
+        """Describe what was raised. A StopIteration that Python wrapped on its way is unwrapped again."""
+        if isinstance(error, StepError):
+            return error
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+            error = error.__cause__
+        return StepError(pipeline=self.pipeline, step=step, cause=error, element=element)
+
+    def absorbs(self, failure: StepError) -> bool:
+        """Whether to go on without the element. An interrupt or exit raised in a step is never absorbed."""
+        fatal = isinstance(failure.cause, KeyboardInterrupt | SystemExit)
+        absorbed = not fatal and self.policy.absorbs(failure)
+        self.observer.failed(failure, absorbed)
+        return absorbed
+
+    def decide(self, error: BaseException, step: str, element: Any) -> None:
+        """Return if the policy absorbs the error, else raise it as a `StepError`."""
+        failure = self.failure(error, step, element)
+        if not self.absorbs(failure):
+            raise failure from failure.cause

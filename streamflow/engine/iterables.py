@@ -1,0 +1,143 @@
+"""Readers over what Python can iterate: the built-in `Source`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from streamflow.engine.channel import Signal
+from streamflow.engine.chunk import CHUNK_SIZE, Chunk
+from streamflow.engine.connector import Reader, SourceContext
+from streamflow.engine.step import Slicer
+from streamflow.errors import ConfigurationError, shorten
+from streamflow.graph import Source
+
+
+def open_items(source: Source[Any], context: SourceContext) -> Reader:
+    """The reader for whatever a `Source` was given."""
+    items: Any = source.items
+    if not isinstance(items, Iterable | AsyncIterable):
+        try:
+            items = items()
+        except BaseException as error:
+            raise context.guard.failure(error, context.step, None) from error
+        if not isinstance(items, Iterable | AsyncIterable):
+            raise ConfigurationError(
+                f"pipeline {context.run.pipeline!r}, step {context.step!r}: the function given to Source returned "
+                f"{shorten(items)}, which is no iterable"
+            )
+    elif isinstance(items, Iterator | AsyncIterator):
+        if source.__dict__.get("_consumed"):
+            raise ConfigurationError(
+                f"pipeline {context.run.pipeline!r}, step {context.step!r}: {shorten(items)} can be read only once "
+                "and a run has read it; give Source a function that returns a fresh one"
+            )
+        source.__dict__["_consumed"] = True
+    if isinstance(items, AsyncIterable):
+        return AsyncIterableReader(items, context)
+    return IterableReader(items, context)
+
+
+class IterableReader(Reader):
+    """Reads an iterable in time slices, so that a generator that computes does not hold up the loop."""
+
+    def __init__(self, items: Iterable[Any], context: SourceContext) -> None:
+        self._context = context
+        self._count: int = context.position or 0
+        self._slicer = Slicer()
+        try:
+            self._items = iter(items)
+            for _ in islice(self._items, self._count):
+                pass
+        except BaseException as error:
+            raise context.guard.failure(error, context.step, None) from error
+        self._failure: BaseException | None = None
+        # A list is read at full size at once; a generator may compute, and starts with small slices.
+        if isinstance(items, list | tuple | range):
+            self._slicer.size = CHUNK_SIZE
+
+    async def read(self) -> Chunk | None:
+        if self._failure is not None:
+            raise self._failure
+        values: list[Any] = []
+        self._slicer.start()
+        try:
+            values.extend(islice(self._items, self._slicer.size))
+        except BaseException as error:
+            # What came before it is delivered first.
+            self._failure = self._context.guard.failure(error, self._context.step, None)
+            if not values:
+                raise self._failure from error
+        self._slicer.lap()
+        self._count += len(values)
+        return Chunk(values, self._context.step) if values else None
+
+    def position(self) -> int:
+        return self._count
+
+
+class AsyncIterableReader(Reader):
+    """Reads an async iterable with a task of its own: whatever has arrived since the last read makes one chunk."""
+
+    def __init__(self, items: AsyncIterable[Any], context: SourceContext) -> None:
+        self._context = context
+        self._count: int = context.position or 0
+        self._skip = self._count
+        self._values: list[Any] = []
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._arrived = Signal()
+        self._taken = Signal()
+        self._items = items
+        self._task = asyncio.get_running_loop().create_task(self._pull())
+
+    async def _pull(self) -> None:
+        iterator = aiter(self._items)
+        try:
+            async for value in iterator:
+                if self._skip:
+                    self._skip -= 1
+                    continue
+                self._values.append(value)
+                self._arrived.set()
+                while len(self._values) >= CHUNK_SIZE:
+                    await self._taken.wait()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._failure = error
+        except BaseException as error:
+            self._failure = error
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+            self._ended = True
+            self._arrived.set()
+
+    async def read(self) -> Chunk | None:
+        while not self._values and not self._ended:
+            await self._arrived.wait()
+        if not self._values:
+            if self._failure is not None:
+                failure = self._context.guard.failure(self._failure, self._context.step, None)
+                raise failure from failure.cause
+            return None
+        values, self._values = self._values, []
+        self._taken.set()
+        self._count += len(values)
+        return Chunk(values, self._context.step)
+
+    def position(self) -> int:
+        return self._count
+
+    @property
+    def caught_up(self) -> bool:
+        return not self._values and not self._ended
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])

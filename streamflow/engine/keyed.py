@@ -1,0 +1,66 @@
+"""The two ends of a `Keyed` run: one adds the column of keys, the other makes `KeyedValue`s of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from itertools import islice
+from typing import Any
+
+from streamflow.engine.chunk import Chunk
+from streamflow.engine.guard import Guard
+from streamflow.engine.step import Slicer, SyncStep
+from streamflow.message import KeyedValue
+
+
+class KeyStep(SyncStep):
+    """Adds the key of each element as a column; an element whose key fails goes to the error policy."""
+
+    def __init__(self, name: str, key: Callable[[Any], Hashable], guard: Guard) -> None:
+        super().__init__(name, guard)
+        self._key = key
+        self._slicer = Slicer()
+
+    def process(self, chunk: Chunk) -> Iterator[Chunk | None]:
+        values, key = chunk.values, self._key
+        source = iter(values)
+        keys: list[Hashable] = []
+        failed: list[int] = []
+        slicer = self._slicer
+        slicer.start()
+        while left := source.__length_hint__():
+            try:
+                keys.extend(_keys(key, islice(source, slicer.size) if left > slicer.size else source))
+            except BaseException as error:
+                row = len(values) - source.__length_hint__() - 1
+                self.guard.decide(error, self.name, values[row])
+                failed.append(row)
+            if slicer.lap():
+                yield None
+                slicer.start()
+        if failed:
+            missing = set(failed)
+            rows = [row for row in range(len(values)) if row not in missing]
+            kept = chunk.pick(rows, [values[row] for row in rows])
+            chunk.release()
+            chunk = kept
+        chunk.keys = keys
+        if keys:
+            yield chunk
+        else:
+            chunk.release()
+
+
+def _keys(key: Callable[[Any], Hashable], values: Iterator[Any]) -> Iterator[Hashable]:
+    # A generator, not map(): a StopIteration of the user's function must not end it silently.
+    for value in values:
+        yield key(value)
+
+
+class UnkeyStep(SyncStep):
+    """Joins keys and values into `KeyedValue`s."""
+
+    def process(self, chunk: Chunk) -> Iterator[Chunk | None]:
+        assert chunk.keys is not None, "between the two ends of a keyed run every chunk has keys"
+        pairs = zip(chunk.keys, chunk.values, strict=True)
+        values: list[Any] = list(map(KeyedValue._make, pairs))
+        yield Chunk(values, chunk.origin, receipt=chunk.receipt, lineage=chunk.lineage)

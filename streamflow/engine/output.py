@@ -1,0 +1,109 @@
+"""Where a stage puts what it makes: the channels behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from streamflow.engine.channel import Channel
+from streamflow.engine.chunk import Chunk, Item
+from streamflow.engine.guard import Guard
+
+Port = tuple[Channel, int]
+
+
+class Output(Protocol):
+    """Takes the items of one stage."""
+
+    async def put(self, item: Item) -> None: ...
+
+    def finish(self) -> None:
+        """Nothing more will be put."""
+        ...
+
+    def on_detach(self, callback: Callable[[], None]) -> None:
+        """Be told when `detached` may have become true."""
+        ...
+
+    @property
+    def detached(self) -> bool:
+        """Whether nobody takes anything more."""
+        ...
+
+
+class ToChannel:
+    """One channel behind."""
+
+    def __init__(self, port: Port) -> None:
+        self._channel, self._port = port
+
+    async def put(self, item: Item) -> None:
+        await self._channel.put(item, self._port)
+
+    def append(self, item: Item) -> None:
+        self._channel.append(item, self._port)
+
+    def finish(self) -> None:
+        self._channel.finish(self._port)
+
+    def on_detach(self, callback: Callable[[], None]) -> None:
+        self._channel.on_detach.append(callback)
+
+    @property
+    def detached(self) -> bool:
+        return self._channel.detached
+
+
+class ToBranches:
+    """Several channels behind: each gets a copy of every chunk, or those elements that ``choose`` gives it.
+
+    A branch that is slower than its siblings holds them back as far as its channel is full, and no further.
+    """
+
+    def __init__(self, name: str, ports: list[Port], choose: Callable[[Any], int] | None, guard: Guard) -> None:
+        self._name = name
+        self._ports = ports
+        self._choose = choose
+        self._guard = guard
+
+    async def put(self, item: Item) -> None:
+        if not isinstance(item, Chunk):
+            for channel, port in self._ports:
+                await channel.put(item, port)
+            return
+        self._guard.observer.processed(self._name, len(item), len(item))
+        shares = list(self._copies(item) if self._choose is None else self._selected(item, self._choose))
+        item.release()
+        # Append to all before waiting for any, so that a cancelled wait cannot tear a chunk apart.
+        for (channel, port), share in shares:
+            channel.append(share, port)
+        for (channel, port), _ in shares:
+            await channel.wait_for_room(port)
+
+    def _copies(self, chunk: Chunk) -> Iterator[tuple[Port, Chunk]]:
+        for port in self._ports:
+            # Steps never change a chunk's list in place, so the branches can share it.
+            yield port, chunk.pick(range(len(chunk)), chunk.values)
+
+    def _selected(self, chunk: Chunk, choose: Callable[[Any], int]) -> Iterator[tuple[Port, Chunk]]:
+        rows: list[list[int]] = [[] for _ in self._ports]
+        for row, value in enumerate(chunk.values):
+            try:
+                rows[choose(value)].append(row)
+            except BaseException as error:
+                self._guard.decide(error, self._name, value)
+        for port, chosen in zip(self._ports, rows, strict=True):
+            if chosen:
+                yield port, chunk.pick(chosen, [chunk.values[row] for row in chosen])
+
+    def finish(self) -> None:
+        for channel, port in self._ports:
+            channel.finish(port)
+
+    def on_detach(self, callback: Callable[[], None]) -> None:
+        for channel, _ in self._ports:
+            channel.on_detach.append(callback)
+
+    @property
+    def detached(self) -> bool:
+        return all(channel.detached for channel, _ in self._ports)

@@ -1,0 +1,452 @@
+"""From the description to stages: what is fused, where channels are, and which promises can be kept.
+
+A stage is a linear run of steps that one task executes. A new one begins behind a source, at a merge, on every
+branch, and around each step that has work in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import define, field, frozen
+
+from streamflow.engine.channel import CAPACITY
+from streamflow.engine.transform import (
+    UNBOUNDED,
+    Distribute,
+    Fragment,
+    KeyedRun,
+    Logic,
+    Merge,
+    Transform,
+    Work,
+)
+from streamflow.errors import GuaranteeError, PlanError
+from streamflow.graph import Flow, Graph, Pipeline, Sink, Source, Step, parts
+from streamflow.policies import Checkpoint, Delivery, ErrorPolicy
+
+_IN_FLIGHT = 2 * CAPACITY
+"""Elements that channels and chunks in hand may keep unacknowledged, without any step that holds some."""
+
+
+@frozen
+class FusedPlan:
+    """Stateless steps that become one function."""
+
+    names: list[str]
+    fragments: list[Fragment]
+    policy: ErrorPolicy | None
+
+
+@frozen
+class LogicPlan:
+    """A step that remembers. ``state`` is its stable id."""
+
+    state: str
+    logic: Logic[Any, Any]
+    policy: ErrorPolicy | None
+    keyed: bool
+    origins: frozenset[str]
+
+
+@frozen
+class KeyPlan:
+    """The beginning of a keyed run."""
+
+    name: str
+    run: KeyedRun
+    policy: ErrorPolicy | None
+
+
+@frozen
+class UnkeyPlan:
+    """The end of a keyed run."""
+
+    name: str
+
+
+StepPlan = FusedPlan | LogicPlan | KeyPlan | UnkeyPlan
+
+
+@define(eq=False)
+class SourcePlan:
+    """A source and what the steps behind it ask of it."""
+
+    name: str
+    source: Source[Any]
+    lineage: bool = False
+    receipts: bool = False
+    in_flight: int = _IN_FLIGHT
+
+
+@define(eq=False)
+class SinkPlan:
+    name: str
+    sink: Sink[Any, Any]
+    stable: bool = False
+
+
+@define(eq=False)
+class BranchPlan:
+    """Several stages behind one."""
+
+    name: str
+    distribute: Distribute
+    policy: ErrorPolicy | None
+    targets: list[tuple[StagePlan, int]] = field(factory=list)
+
+
+@define(eq=False)
+class StagePlan:
+    """One task: takes items from its channel, through its steps, to what is behind it."""
+
+    ports: int = 1
+    source: SourcePlan | None = None
+    steps: list[StepPlan] = field(factory=list)
+    work: tuple[str, Work, ErrorPolicy | None] | None = None
+    behind: SinkPlan | BranchPlan | tuple[StagePlan, int] | None = None
+
+    @property
+    def logics(self) -> list[LogicPlan]:
+        return [step for step in self.steps if isinstance(step, LogicPlan)]
+
+
+@frozen
+class Plan:
+    """The stages of a pipeline, as elements pass them, and its sinks in the order of the result."""
+
+    pipeline: Pipeline[Any]
+    graph: Graph
+    delivery: Delivery
+    checkpoint: Checkpoint | None
+    stages: list[StagePlan]
+    sinks: list[SinkPlan]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What observers call the steps, in the order in which elements pass."""
+        return tuple(name for stage in self.stages for name in _stage_names(stage))
+
+
+def _stage_names(stage: StagePlan) -> Iterator[str]:
+    if stage.source is not None:
+        yield stage.source.name
+    if stage.work is not None:
+        yield stage.work[0]
+    for step in stage.steps:
+        match step:
+            case FusedPlan():
+                yield " → ".join(step.names)
+            case LogicPlan():
+                yield step.state
+            case KeyPlan():
+                yield step.name
+    if isinstance(stage.behind, SinkPlan | BranchPlan):
+        yield stage.behind.name
+
+
+def make_plan(pipeline: Pipeline[Any], *, delivery: Delivery, checkpoint: Checkpoint | None) -> Plan:
+    """Plan a run; raises `PlanError` with the reason when the pipeline cannot run as asked."""
+    builder = _Builder(pipeline)
+    for step in builder.steps.values():
+        if isinstance(step.element, Source):
+            builder.stage_from_source(step)
+    plan = Plan(pipeline, pipeline.describe(), delivery, checkpoint, builder.stages, builder.sinks())
+    _check(plan, builder)
+    return plan
+
+
+class _Builder:
+    """Walks the graph from its sources and cuts it into stages."""
+
+    def __init__(self, pipeline: Pipeline[Any]) -> None:
+        self.pipeline = pipeline
+        self.steps = pipeline.steps()
+        self.names = {step: name for name, step in self.steps.items()}
+        self.stages: list[StagePlan] = []
+        self.transforms: dict[Step, Transform] = {}
+        self._made: dict[Step, StagePlan] = {}
+        self._sinks: dict[Step, SinkPlan] = {}
+        self._consumers: dict[tuple[Step, int], list[tuple[Step, int]]] = {}
+        for step in self.steps.values():
+            for number, output in enumerate(step.inputs):
+                self._consumers.setdefault(output, []).append((step, number))
+            if isinstance(step.element, Flow):
+                self.transforms[step] = self._transform(step)
+        self.origins = self._find_origins()
+
+    def sinks(self) -> list[SinkPlan]:
+        return [self._sinks[step] for step in self.pipeline.sinks]
+
+    def _transform(self, step: Step) -> Transform:
+        try:
+            return step.element.transform()  # type: ignore[no-any-return]
+        except PlanError:
+            raise
+        except NotImplementedError as error:
+            raise PlanError(f"pipeline {self.pipeline.name!r}, step {self.names[step]!r}: {error}") from error
+
+    def _find_origins(self) -> dict[Step, frozenset[str]]:
+        """For each step the origins of what comes out of it: sources, or the last step that has a watermark."""
+        origins: dict[Step, frozenset[str]] = {}
+        for step in self.steps.values():
+            if isinstance(step.element, Source):
+                origins[step] = frozenset([self.names[step]])
+                continue
+            origins[step] = frozenset[str]().union(*(origins[source] for source, _ in step.inputs))
+            if step in self.transforms:
+                for plan in self._expanded(step, origins[step]):
+                    if isinstance(plan, LogicPlan) and plan.logic.event_time is not None:
+                        origins[step] = frozenset([plan.state])
+        return origins
+
+    # Stages
+
+    def stage_from_source(self, step: Step) -> None:
+        name = self.names[step]
+        stage = self._new_stage()
+        stage.source = SourcePlan(name, step.element)
+        for flow in step.element.flows():
+            self._add(stage, self._expand(flow, name, self.origins[step], None))
+        self._continue(stage, step, 0)
+
+    def _new_stage(self, ports: int = 1) -> StagePlan:
+        stage = StagePlan(ports)
+        self.stages.append(stage)
+        return stage
+
+    def _stage_for(self, step: Step, port: int) -> tuple[StagePlan, int]:
+        """The stage that begins with this step, and the port of its channel for this input."""
+        if step in self._made:
+            return self._made[step], port
+        stage = self._made[step] = self._new_stage(len(step.inputs))
+        self._extend(stage, step)
+        return stage, port
+
+    def _extend(self, stage: StagePlan, step: Step) -> None:
+        """Add a step to a stage, and go on with what is behind it."""
+        element, name = step.element, self.names[step]
+        if isinstance(element, Sink):
+            for flow in element.flows():
+                origins = self.origins[step]
+                self._add(stage, self._expand(flow, name, origins, element.on_error))
+            stage.behind = self._sinks[step] = SinkPlan(name, element)
+        elif isinstance(element, Distribute):
+            branches = stage.behind = BranchPlan(name, element, None)
+            for output in range(element.outputs):
+                if not self._consumers.get((step, output)):
+                    which = ("elements for which the predicate is true", "elements for which it is false")
+                    branch = which[output] if element.label == "split" else f"output {output + 1} of {element.outputs}"
+                    raise PlanError(
+                        f"pipeline {self.pipeline.name!r}, step {name!r}: the branch of the {branch} leads to no sink;"
+                        " close it with .to(Discard()) if it is not wanted, and give both to Pipeline(…)"
+                    )
+                branches.targets.append(self._target(step, output))
+        elif isinstance(element, Merge):
+            self._continue(stage, step, 0)
+        elif isinstance(work := self.transforms.get(step), Work):
+            if stage.work is not None or stage.source is not None or stage.steps or stage.ports > 1:
+                stage.behind = self._stage_for(step, 0)
+            else:
+                stage.work = (name, work, element.on_error)
+                stage.behind = self._target(step, 0)
+        else:
+            self._add(stage, self._expanded(step, self._incoming(step)))
+            self._continue(stage, step, 0)
+
+    def _incoming(self, step: Step) -> frozenset[str]:
+        return frozenset[str]().union(*(self.origins[source] for source, _ in step.inputs))
+
+    def _continue(self, stage: StagePlan, step: Step, output: int) -> None:
+        consumers = self._consumers.get((step, output), [])
+        if len(consumers) == 1 and not isinstance(consumers[0][0].element, Merge):
+            self._extend(stage, consumers[0][0])
+        elif len(consumers) == 1:
+            stage.behind = self._stage_for(*consumers[0])
+        else:
+            stage.behind = self._branch_off(step, consumers)
+
+    def _target(self, step: Step, output: int) -> tuple[StagePlan, int]:
+        consumers = self._consumers[step, output]
+        if len(consumers) == 1:
+            return self._stage_for(*consumers[0])
+        stage = self._new_stage()
+        stage.behind = self._branch_off(step, consumers)
+        return stage, 0
+
+    def _branch_off(self, step: Step, consumers: list[tuple[Step, int]]) -> BranchPlan:
+        """A stream that is used several times: each use gets everything."""
+        branches = BranchPlan(f"{self.names[step]} (branches)", Distribute(len(consumers)), None)
+        branches.targets += [self._stage_for(*consumer) for consumer in consumers]
+        return branches
+
+    # Steps
+
+    def _expanded(self, step: Step, origins: frozenset[str]) -> list[StepPlan]:
+        return self._expand(step.element, self.names[step], origins, None, self.transforms[step])
+
+    def _expand(
+        self,
+        flow: Flow[Any, Any],
+        name: str,
+        origins: frozenset[str],
+        policy: ErrorPolicy | None,
+        transform: Transform | None = None,
+        *,
+        keyed: bool = False,
+    ) -> list[StepPlan]:
+        transform = flow.transform() if transform is None else transform
+        policy = flow.on_error or policy
+        match transform:
+            case Fragment():
+                return [FusedPlan([name], [transform], policy)]
+            case Logic():
+                return [LogicPlan(name, transform, policy, keyed, origins)]
+            case KeyedRun() if not keyed:
+                return self._expand_keyed(name, transform, origins, policy)
+            case Work():
+                return []
+        where = f"pipeline {self.pipeline.name!r}, step {name!r}"
+        raise PlanError(f"{where}: {type(flow).__name__} cannot run inside Keyed: only synchronous steps can")
+
+    def _expand_keyed(
+        self, name: str, run: KeyedRun, origins: frozenset[str], policy: ErrorPolicy | None
+    ) -> list[StepPlan]:
+        plans: list[StepPlan] = [KeyPlan(name, run, policy)]
+        used: set[str] = set()
+        for flow in (part for flow in run.flows for part in parts(flow)):
+            inner = type(flow).__name__
+            number = 1
+            while inner in used:
+                number += 1
+                inner = f"{type(flow).__name__}-{number}"
+            used.add(inner)
+            transform = flow.transform()
+            if not isinstance(transform, Fragment | Logic):
+                raise PlanError(
+                    f"pipeline {self.pipeline.name!r}, step {name!r}: {inner} cannot run inside Keyed: "
+                    "only synchronous steps can"
+                )
+            added = self._expand(flow, f"{name}/{inner}", origins, policy, transform, keyed=True)
+            for plan in added:
+                if isinstance(plan, LogicPlan) and plan.logic.event_time is not None:
+                    origins = frozenset([plan.state])
+            plans += added
+        return [*plans, UnkeyPlan(name)]
+
+    def _add(self, stage: StagePlan, plans: list[StepPlan]) -> None:
+        """Append steps to a stage; stateless ones join the run before them.
+
+        A step with a policy of its own starts a new run, and so does what follows a `FlatMap`: the element that an
+        error report names is the input of its run.
+        """
+        for plan in plans:
+            last = stage.steps[-1] if stage.steps else None
+            if (
+                isinstance(plan, FusedPlan)
+                and isinstance(last, FusedPlan)
+                and plan.policy is None
+                and last.policy is None
+                and last.fragments[-1].kind != "flat_map"
+            ):
+                stage.steps[-1] = FusedPlan(
+                    last.names + plan.names, last.fragments + plan.fragments, plan.policy
+                )
+            else:
+                stage.steps.append(plan)
+
+
+# What can be promised
+
+
+def _check(plan: Plan, builder: _Builder) -> None:
+    where = f"pipeline {plan.pipeline.name!r}"
+    checkpoint = plan.checkpoint
+    if plan.delivery == "exactly_once":
+        sink = plan.sinks[0]
+        raise GuaranteeError(
+            f"{where}, step {sink.name!r}: delivery='exactly_once' needs transactional or idempotent sinks, and "
+            f"{type(sink.sink).__name__} is neither; use delivery='at_least_once'"
+        )
+    if checkpoint is not None and checkpoint.store is None:
+        raise GuaranteeError(
+            f"{where}: Checkpoint needs a store= in this release (streamflow.testing.MemoryStore is one); "
+            "keeping checkpoints in a JetStream bucket is not built yet"
+        )
+    for source in (stage.source for stage in plan.stages if stage.source is not None):
+        _check_source(plan, source, where)
+    if checkpoint is not None:
+        _check_state_names(plan, where)
+    for sink_step, sink_plan in builder._sinks.items():
+        sink_plan.stable = _is_stable(sink_step, builder)
+
+
+def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
+    behind = list(_reachable(plan, source))
+    logics = [logic for stage in behind for logic in stage.logics]
+    acknowledges = source.source.acknowledges
+    if acknowledges and plan.checkpoint is not None:
+        raise GuaranteeError(
+            f"{where}, step {source.name!r}: checkpoints of a source that acknowledges need exclusive consumers, "
+            "which are not built yet; leave out checkpoint="
+        )
+    forgetful = [logic for logic in logics if logic.logic.memory]
+    if acknowledges and plan.delivery == "at_least_once" and plan.checkpoint is None and forgetful:
+        raise GuaranteeError(
+            f"{where}, step {forgetful[0].state!r}: at_least_once needs its state saved, since messages of "
+            f"{source.name!r} are acknowledged when it has absorbed them. Add checkpoint=Checkpoint("
+            f"{plan.pipeline.name!r}), or accept the loss of state in a crash with delivery='best_effort'"
+        )
+    holding = [logic for logic in logics if logic.logic.keeps_receipts]
+    positions = any(_wants_positions(stage) for stage in behind)
+    source.receipts = acknowledges and plan.checkpoint is None
+    source.lineage = source.receipts and bool(
+        holding or positions or any(logic.logic.needs_lineage for logic in logics)
+    )
+    held = sum(int(logic.logic.holds) for logic in logics if logic.logic.holds < UNBOUNDED)
+    in_flight = sum(stage.work[1].in_flight for stage in behind if stage.work is not None)
+    source.in_flight = held + in_flight + _IN_FLIGHT * len(behind)
+
+
+def _wants_positions(stage: StagePlan) -> bool:
+    return isinstance(stage.behind, SinkPlan) and bool(getattr(stage.behind.sink, "wants_positions", False))
+
+
+def _reachable(plan: Plan, source: SourcePlan) -> Iterator[StagePlan]:
+    pending = [stage for stage in plan.stages if stage.source is source]
+    seen: set[int] = set()
+    while pending:
+        stage = pending.pop()
+        if id(stage) in seen:
+            continue
+        seen.add(id(stage))
+        yield stage
+        if isinstance(stage.behind, BranchPlan):
+            pending += [target for target, _ in stage.behind.targets]
+        elif isinstance(stage.behind, tuple):
+            pending.append(stage.behind[0])
+
+
+def _is_stable(sink: Step, builder: _Builder) -> bool:
+    """Whether each output can be named by (source position, ordinal): one path of stateless steps from one source."""
+    step = sink
+    while step.inputs:
+        if len(step.inputs) > 1:
+            return False
+        step = step.inputs[0][0]
+        transform = builder.transforms.get(step)
+        if transform is not None and not isinstance(transform, Fragment):
+            return False
+    return bool(step.element.acknowledges)
+
+
+def _check_state_names(plan: Plan, where: str) -> None:
+    """Saved state finds its step by name: two steps of one class need names that do not depend on their order."""
+    for name, step in plan.pipeline.steps().items():
+        if step.name is None and name != step.label and any(
+            logic.state == name or logic.state.startswith(f"{name}/") for s in plan.stages for logic in s.logics
+        ):
+            raise PlanError(
+                f"{where}: {step.label} is used twice and its state is saved: give each a name, .via(…, name='…')"
+            )

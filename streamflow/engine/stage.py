@@ -1,0 +1,228 @@
+"""The tasks of a run: a pump for each source, and a stage for each linear run of steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import Any, NoReturn
+
+from streamflow.clock import Clock, Handle
+from streamflow.engine.channel import Channel
+from streamflow.engine.checkpoint import Coordinator
+from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item, Quiet, Watermark
+from streamflow.engine.connector import Reader, Writer
+from streamflow.engine.observer import Observer
+from streamflow.engine.output import Output, ToChannel
+from streamflow.engine.step import SLICE, SyncStep
+from streamflow.engine.table import StateTable
+from streamflow.errors import ConnectorError, StreamflowError
+
+
+def reraise(error: BaseException, pipeline: str, step: str) -> NoReturn:
+    """Raise an error of a connector with the place where it happened; what is not ours becomes a `ConnectorError`."""
+    if isinstance(error, ConnectorError):
+        error.pipeline = error.pipeline or pipeline
+        error.step = error.step or step
+    if isinstance(error, StreamflowError | asyncio.CancelledError):
+        raise error
+    raise ConnectorError(f"{type(error).__name__}: {error}", pipeline=pipeline, step=step) from error
+
+
+class Pump:
+    """Reads a source into the first channel, until its end, a drain, or until nobody wants more."""
+
+    def __init__(self, name: str, pipeline: str, output: ToChannel, observer: Observer) -> None:
+        self.name = name
+        self.ended = False
+        self._pipeline = pipeline
+        self._output = output
+        self._observer = observer
+        self._reader: Reader | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._interrupted = False
+        output.on_detach(self._interrupt)
+
+    async def run(self, reader: Reader) -> None:
+        self._reader = reader
+        self._task = asyncio.current_task()
+        if not self._interrupted:
+            try:
+                await self._read(reader)
+            except asyncio.CancelledError:
+                if not self._interrupted or self._task is None or self._task.uncancel():
+                    raise
+        if not self.ended:
+            self.ended = True
+            self._output.append(End(drain=True))
+
+    async def _read(self, reader: Reader) -> None:
+        since = perf_counter()
+        if reader.caught_up:
+            self.quiet()
+        while not self._interrupted:
+            try:
+                chunk = await reader.read()
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                reraise(error, self._pipeline, self.name)
+            if chunk is None:
+                self.ended = True
+                self._output.append(Watermark(self.name, float("inf")))
+                self._output.append(End())
+                return
+            self._observer.processed(self.name, len(chunk), len(chunk))
+            await self._output.put(chunk)
+            if reader.caught_up:
+                self.quiet()
+            if perf_counter() - since > SLICE:
+                # A source that never waits must not keep the loop to itself.
+                await asyncio.sleep(0)
+                since = perf_counter()
+
+    def quiet(self) -> None:
+        """The source is caught up."""
+        if not self.ended:
+            self._output.append(Quiet(self.name))
+
+    def inject(self, barrier: Barrier) -> Any:
+        """Put a barrier behind everything read so far; returns where to go on after it."""
+        if not self.ended:
+            self._output.append(barrier)
+        return self._reader.position() if self._reader is not None else None
+
+    def stop_reading(self) -> None:
+        """Take nothing more from the source, and leave what it has sent to be finished."""
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._interrupted or self.ended:
+            return
+        self._interrupted = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+class SinkOutput:
+    """Hands the items of the last stage to a writer."""
+
+    def __init__(self, name: str, pipeline: str, writer: Writer[Any], observer: Observer) -> None:
+        self._name = name
+        self._pipeline = pipeline
+        self._writer = writer
+        self._observer = observer
+        self.detached = False
+
+    async def put(self, item: Item) -> None:
+        try:
+            if isinstance(item, Chunk):
+                count = len(item)
+                await self._writer.write(item)
+                self._observer.processed(self._name, count, count)
+            elif isinstance(item, Barrier | End):
+                await self._writer.flush()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            reraise(error, self._pipeline, self._name)
+
+    def finish(self) -> None:
+        """The writer is closed with the run."""
+
+    def on_detach(self, callback: Callable[[], None]) -> None:
+        """A sink takes everything."""
+
+
+class Stage:
+    """Takes items from a channel, through its steps one after the other, to its output."""
+
+    def __init__(
+        self, source: Channel, steps: list[SyncStep], output: Output, clock: Clock, coordinator: Coordinator | None
+    ) -> None:
+        self.source = source
+        self.tables: dict[str, StateTable] = {step.name: step.table for step in steps if step.table is not None}
+        self._steps = steps
+        self._timed = [step for step in steps if step.table is not None]
+        self._output = output
+        self._clock = clock
+        self._coordinator = coordinator
+        self._timer: Handle | None = None
+        self._wake_at: float | None = None
+        self._turn = perf_counter()
+        output.on_detach(self.wake)
+
+    def wake(self) -> None:
+        self.source.wake()
+
+    async def run(self) -> None:
+        """Work until the end of the stream, or until nobody wants more."""
+        try:
+            ended = await self._send(self._started())
+            while not ended and not self._output.detached:
+                self._set_timer()
+                item = await (self.source.get_tick() if self._paused() else self.source.get())
+                self._turn = perf_counter()
+                ended = await self._send(self._through(item, 0))
+        finally:
+            self.source.detach()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def _send(self, items: Iterator[Item | None]) -> bool:
+        """Put out what the steps make, giving the loop a turn now and then; True after the end."""
+        for item in items:
+            if item is not None and item is not TICK:
+                if isinstance(item, Barrier) and self._coordinator is not None:
+                    # A sink has everything delivered before its stage counts as arrived.
+                    await self._output.put(item)
+                    self._coordinator.arrived(self)
+                else:
+                    await self._output.put(item)
+                if isinstance(item, End):
+                    return True
+            if perf_counter() - self._turn > SLICE:
+                await asyncio.sleep(0)
+                self._turn = perf_counter()
+        return False
+
+    def _through(self, item: Item, position: int) -> Iterator[Item | None]:
+        """Everything that one item becomes behind the steps from ``position`` on."""
+        if position == len(self._steps):
+            yield item
+            return
+        for out in self._steps[position].handle(item):
+            if out is None:
+                yield None
+            else:
+                yield from self._through(out, position + 1)
+
+    def _started(self) -> Iterator[Item | None]:
+        for position, step in enumerate(self._steps):
+            for out in step.start():
+                if out is not None:
+                    yield from self._through(out, position + 1)
+
+    def _paused(self) -> bool:
+        """Whether a step holds elements for a while, and no barrier is waiting behind what it does not read."""
+        if not any(step.backlog for step in self._timed):
+            return False
+        return self._coordinator is None or not self._coordinator.waits_for(self)
+
+    def _set_timer(self) -> None:
+        if not self._timed:
+            return
+        wakes = [wake for step in self._timed if (wake := step.next_wake()) is not None]
+        wake_at = min(wakes, default=None)
+        if wake_at == self._wake_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake_at = wake_at
+        if wake_at is not None:
+            self._timer = self._clock.call_later(wake_at - self._clock.now(), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._wake_at = None
+        self.wake()

@@ -1,0 +1,304 @@
+"""Runs a `Logic`: feeds it rows, keeps its table, timers and watermark, and carries receipts past what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
+from itertools import islice, repeat
+from typing import Any
+
+from streamflow.clock import Clock
+from streamflow.engine.chunk import (
+    CHUNK_SIZE,
+    Chunk,
+    End,
+    Item,
+    Outcome,
+    Quiet,
+    Receipt,
+    Tick,
+    Watermark,
+    join,
+)
+from streamflow.engine.guard import Guard
+from streamflow.engine.step import Slicer, SyncStep
+from streamflow.engine.table import StateTable
+from streamflow.engine.transform import Logic, Scope
+from streamflow.engine.watermark import WatermarkTracker
+from streamflow.policies import ProcessingTime
+
+Pair = tuple[Hashable, Any]
+
+
+class StatefulStep(SyncStep):
+    """One logic at run time. ``origins`` are the source partitions, or earlier event-time steps, that feed it."""
+
+    def __init__(
+        self,
+        name: str,
+        logic: Logic[Any, Any],
+        guard: Guard,
+        clock: Clock,
+        table: StateTable,
+        *,
+        keyed: bool,
+        origins: Iterable[str],
+    ) -> None:
+        super().__init__(name, guard)
+        self.table = table
+        self._logic = logic
+        self._clock = clock
+        self._keyed = keyed
+        self._scope = Scope(table, keyed)
+        if logic.event_time is not None:
+            self._scope.tracker = WatermarkTracker(logic.event_time, origins, table.meta)
+        self._time = self._scope.tracker
+        self._by_clock = isinstance(logic.time, ProcessingTime)
+        self._receipts = _Receipts(holding=logic.keeps_receipts)
+        self._withheld: dict[str, Item] = {}
+        self._slicer = Slicer()
+        self._done = False
+        self._end: End | None = None
+
+    # Elements
+
+    def process(self, chunk: Chunk) -> Iterator[Item | None]:
+        self._enter(chunk.origin)
+        if self._done:
+            chunk.give(Outcome.UNUSED)
+            return
+        source = iter(chunk.values)
+        keys: Iterable[Hashable] = repeat(None) if chunk.keys is None else chunk.keys
+        rows: Iterator[Pair] = zip(keys, source)  # noqa: B905 - strict= costs a look at both ends for each pair
+        traced = chunk.lineage is not None
+        if chunk.lineage is not None:
+            rows = self._receipts.attach(rows, chunk.lineage)
+        pairs: list[Pair] = []
+        lineage: list[Receipt] = []
+        slicer = self._slicer
+        slicer.start()
+        while left := source.__length_hint__():
+            part = islice(rows, slicer.size) if left > slicer.size else rows
+            outputs = self._logic.process(self._scope, part)
+            try:
+                if traced:
+                    for pair in outputs:
+                        pairs.append(pair)
+                        lineage.append(self._receipts.take(pair[0]))
+                else:
+                    pairs.extend(outputs)
+            except BaseException as error:
+                failed = chunk.values[len(chunk.values) - source.__length_hint__() - 1]
+                failure = self.guard.failure(error, self.name, failed)
+                if not self.guard.absorbs(failure):
+                    yield from self._emit(pairs, lineage, chunk)
+                    raise failure from failure.cause
+            if not self._keyed and self._logic.is_done(self._scope):
+                break
+            if slicer.lap():
+                yield from self._emit(pairs, lineage, chunk)
+                yield None
+                pairs, lineage = [], []
+                slicer.start()
+        yield from self._emit(pairs, lineage, chunk)
+        if chunk.lineage is None:
+            chunk.release()
+        else:
+            self._receipts.settle()
+            for unused in chunk.lineage[len(chunk.lineage) - source.__length_hint__() :]:
+                unused.abandon()
+        yield from self._after()
+
+    def _enter(self, origin: str) -> None:
+        self._scope.now = self._clock.now()
+        self._scope.origin = origin
+
+    def _after(self) -> Iterator[Item | None]:
+        """What follows from the elements just taken: closed windows, late counts, watermarks, the end of a `Take`."""
+        scope = self._scope
+        if self._time is not None:
+            advanced = self._time.advance(scope.now)
+            if advanced is not None:
+                yield from self._emit_pairs(partial(self._logic.on_watermark, scope, advanced))
+                self.guard.observer.watermark(self.name, advanced)
+                yield Watermark(self.name, advanced)
+        if self._by_clock and (closes := self._logic.next_close(scope)) is not None and closes <= scope.now:
+            yield from self._emit_pairs(partial(self._logic.on_watermark, scope, scope.now))
+        if scope.late:
+            self.guard.observer.late(self.name, scope.late)
+            scope.late = 0
+        if self._withheld and not self.table_holds():
+            yield from self._withheld.values()
+            self._withheld.clear()
+        if not self._done and not self._keyed and self._logic.is_done(scope):
+            self._done = True
+            yield End()
+
+    def start(self) -> Iterator[Item | None]:
+        """Items that follow before any input: a `Take(0)` is over at once, a restored timer may be due."""
+        self._enter("")
+        yield from self._after()
+
+    # Control items
+
+    def control(self, item: Item) -> Iterator[Item | None]:
+        self._enter("")
+        match item:
+            case Tick():
+                yield from self._run_timers()
+                yield from self._after()
+                yield item
+            case Watermark() | Quiet() if self._time is not None:
+                if isinstance(item, Watermark):
+                    self._time.promise(item.origin, item.time)
+                else:
+                    self._time.quiet(item.origin, self._scope.now)
+                yield from self._after()
+            case Watermark() if self.table_holds():
+                self._withheld[item.origin] = item
+            case End() if item.drain:
+                self._receipts.give_back()
+                yield item
+            case End() if self.backlog:
+                self._end = item
+            case End():
+                yield from self._finish(item)
+            case _:
+                yield item
+
+    def _finish(self, end: End) -> Iterator[Item | None]:
+        yield from self._emit_pairs(partial(self._logic.on_end, self._scope))
+        yield from self._withheld.values()
+        self._receipts.finish()
+        yield end
+
+    def table_holds(self) -> bool:
+        """Whether elements are held back that a watermark must not overtake."""
+        assert self.table is not None
+        return self._logic.holds > 0 and self._time is None and any(self.table.spaces.values())
+
+    def _run_timers(self) -> Iterator[Item | None]:
+        assert self.table is not None
+        for key in self.table.timers.due(self._scope.now):
+            yield from self._emit_pairs(partial(self._logic.on_timer, self._scope, key))
+        if self._end is not None and not self.backlog:
+            end, self._end = self._end, None
+            yield from self._finish(end)
+
+    def next_wake(self) -> float | None:
+        assert self.table is not None
+        times = [self.table.timers.next()]
+        if self._by_clock:
+            times.append(self._logic.next_close(self._scope))
+        if self._time is not None:
+            closes = self._logic.next_close(self._scope)
+            times.append(self._time.next_idle(self._clock.now()))
+            times.append(self._time.due(closes) if closes is not None else None)
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def backlog(self) -> int:
+        return self._logic.backlog(self._scope)
+
+    # What comes out
+
+    def _emit_pairs(self, produce: Callable[[], Iterable[Pair]]) -> Iterator[Chunk | None]:
+        """Emit what no element of a chunk caused directly: it carries the receipts of what was held for its key.
+
+        After a failure that the policy absorbs, the logic is asked again and goes on with what is left.
+        """
+        outputs = iter(produce())
+        origin = self.name if self._time is not None else self._scope.origin
+        while True:
+            part: list[Pair] = []
+            try:
+                part.extend(islice(outputs, CHUNK_SIZE))
+            except BaseException as error:
+                self.guard.decide(error, self.name, None)
+                outputs = iter(produce())
+            else:
+                if not part:
+                    return
+            if part:
+                lineage = [self._receipts.take(key) for key, _ in part] if self._receipts.active else []
+                yield self._chunk(part, lineage, origin)
+                yield None
+
+    def _emit(self, pairs: list[Pair], lineage: list[Receipt], chunk: Chunk) -> Iterator[Chunk]:
+        if not pairs:
+            return
+        out = self._chunk(pairs, lineage, chunk.origin if self._time is None else self.name)
+        if chunk.receipt is not None:
+            out.receipt = chunk.receipt
+            out.receipt.retain()
+        yield out
+
+    def _chunk(self, pairs: list[Pair], lineage: list[Receipt], origin: str) -> Chunk:
+        return Chunk(
+            [value for _, value in pairs],
+            origin,
+            keys=[key for key, _ in pairs] if self._keyed else None,
+            lineage=lineage or None,
+        )
+
+
+class _Receipts:
+    """Receipts of a step with a lineage column: which of them each output takes along.
+
+    A step that holds elements keeps their receipts by key until it emits for that key. Any other step has only the
+    receipt of the element in hand, which every output takes a reference of.
+    """
+
+    def __init__(self, *, holding: bool) -> None:
+        self.active = False
+        self._holding = holding
+        self._held: dict[Hashable, list[Receipt]] = {}
+        self._current: Receipt | None = None
+
+    def attach(self, rows: Iterator[Pair], lineage: list[Receipt]) -> Iterator[Pair]:
+        """Pass the rows on and note the receipt of each as it is taken."""
+        self.active = True
+        for pair, receipt in zip(rows, lineage, strict=False):
+            if self._holding:
+                self._held.setdefault(pair[0], []).append(receipt)
+            else:
+                self.settle()
+                self._current = receipt
+            yield pair
+
+    def take(self, key: Hashable) -> Receipt:
+        """The receipt for an output of this key."""
+        if self._holding:
+            held = self._held.pop(key, None)
+            return join(held) if held else _nothing()
+        if self._current is None:
+            return _nothing()
+        self._current.retain()
+        return self._current
+
+    def settle(self) -> None:
+        """The element in hand has been absorbed."""
+        if self._current is not None:
+            self._current.release()
+            self._current = None
+
+    def finish(self) -> None:
+        """The stream has ended: what is still held was absorbed."""
+        self.settle()
+        for held in self._held.values():
+            for receipt in held:
+                receipt.release()
+        self._held.clear()
+
+    def give_back(self) -> None:
+        """The pipeline drains: what is held must come again."""
+        self.settle()
+        for held in self._held.values():
+            for receipt in held:
+                receipt.reject()
+        self._held.clear()
+
+
+def _nothing() -> Receipt:
+    """A receipt for an output that no message stands behind."""
+    return Receipt(lambda receipt, outcome: None)

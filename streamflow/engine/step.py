@@ -1,0 +1,80 @@
+"""A synchronous step at run time: takes items, yields items, and yields None where the event loop may have a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+
+from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Item
+from streamflow.engine.guard import Guard
+from streamflow.engine.table import StateTable
+
+SLICE = 0.010
+"""Seconds that a synchronous step works before the event loop gets a turn."""
+
+
+class SyncStep:
+    """The base of the steps that a stage runs one after the other on each item."""
+
+    table: StateTable | None = None
+    """What the step remembers, if it does."""
+
+    def __init__(self, name: str, guard: Guard) -> None:
+        self.name = name
+        self.guard = guard
+
+    def handle(self, item: Item) -> Iterator[Item | None]:
+        """What follows from one item, in order."""
+        if isinstance(item, Chunk):
+            received, emitted = len(item), 0
+            for out in self.process(item):
+                if isinstance(out, Chunk):
+                    emitted += len(out)
+                yield out
+            self.guard.observer.processed(self.name, received, emitted)
+        else:
+            yield from self.control(item)
+
+    def process(self, chunk: Chunk) -> Iterator[Item | None]:
+        """Take over a chunk, receipts included."""
+        raise NotImplementedError
+
+    def control(self, item: Item) -> Iterator[Item | None]:
+        """React to an item that is no chunk and pass it on."""
+        yield item
+
+    def start(self) -> Iterator[Item | None]:
+        """What follows before any input."""
+        return iter(())
+
+    def next_wake(self) -> float | None:
+        """The clock time at which the step wants a `Tick`."""
+        return None
+
+    @property
+    def backlog(self) -> int:
+        """Elements that only time will release; while there are any, the stage reads no further input."""
+        return 0
+
+
+class Slicer:
+    """Finds how many elements make a time slice, so that the clock is not read for each of them."""
+
+    __slots__ = ("size", "_since", "_started")
+
+    def __init__(self) -> None:
+        self.size = 32
+        self._since = self._started = 0.0
+
+    def start(self) -> None:
+        self._since = self._started = perf_counter()
+
+    def lap(self) -> bool:
+        """After a slice: adapt the next one; True when the event loop should have a turn."""
+        now = perf_counter()
+        spent, self._since = now - self._since, now
+        if spent < SLICE / 4:
+            self.size = min(self.size * 2, CHUNK_SIZE)
+        elif spent > SLICE:
+            self.size = max(self.size // 2, 1)
+        return now - self._started > SLICE

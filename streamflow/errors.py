@@ -1,0 +1,85 @@
+"""Every error that streamflow raises, in one tree under `StreamflowError`.
+
+Errors of clients and libraries are mapped to these at the edge where they occur, with the original as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SHOWN = 120
+
+
+class StreamflowError(Exception):
+    """The root: ``except StreamflowError`` catches whatever this library raises on purpose."""
+
+
+class ConfigurationError(StreamflowError, ValueError):
+    """A description that cannot work: a bad argument, or a setting in conflict. Raised before anything runs."""
+
+
+class PlanError(ConfigurationError):
+    """A pipeline that is refused before it starts, with the reason and, where there is one, the line to add."""
+
+
+class GuaranteeError(PlanError):
+    """A delivery promise that this pipeline cannot keep."""
+
+
+class ConnectorError(StreamflowError):
+    """A source or sink could not do its work: no server, a stream in conflict, a rejected publish."""
+
+    def __init__(self, message: str, *, pipeline: str | None = None, step: str | None = None) -> None:
+        self.message = message
+        self.pipeline = pipeline
+        self.step = step
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return located(self.message, self.pipeline, self.step)
+
+
+class CodecError(StreamflowError):
+    """A payload that does not decode, or a value that does not encode."""
+
+
+class StateError(StreamflowError):
+    """Saved state that cannot be read, written, or matched with the pipeline that asks for it."""
+
+
+class StepError(StreamflowError):
+    """A step failed on an element.
+
+    ``pipeline``, ``step`` and ``element`` say where; ``cause`` (also ``__cause__``) is what was raised.
+    The element is the input of the fused run that the step belongs to: give a step its own ``on_error=`` to make
+    it the step's own input.
+    """
+
+    def __init__(self, *, pipeline: str, step: str, cause: BaseException, element: Any = None) -> None:
+        self.pipeline = pipeline
+        self.step = step
+        self.cause = cause
+        self.element = element
+        self.__cause__ = cause
+        super().__init__(pipeline, step, cause)
+
+    def __str__(self) -> str:
+        reason = f"{type(self.cause).__name__}: {self.cause}" if str(self.cause) else type(self.cause).__name__
+        on = "" if self.element is None else f" on {shorten(self.element)}"
+        return located(f"failed{on}: {reason}", self.pipeline, self.step)
+
+
+def located(message: str, pipeline: str | None, step: str | None) -> str:
+    """Put the pipeline and the step, as far as they are known, in front of a message."""
+    where = [f"pipeline {pipeline!r}"] if pipeline else []
+    where += [f"step {step!r}"] if step else []
+    return f"{', '.join(where)}: {message}" if where else message
+
+
+def shorten(value: object) -> str:
+    """A ``repr`` that fits a log line and never raises."""
+    try:
+        text = repr(value)
+    except Exception as exc:
+        text = f"<{type(value).__name__} whose repr failed: {type(exc).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"

@@ -1,0 +1,41 @@
+"""Operators: descriptions of steps, one class each, and functions on streams for graphs that are no line."""
+
+from streamflow.operators.aggregators import Aggregator, Count, Mean, Sum, ToList
+from streamflow.operators.batch import Batch
+from streamflow.operators.branch import fan_out, merge, split
+from streamflow.operators.filter import Filter
+from streamflow.operators.flat_map import FlatMap, Flatten
+from streamflow.operators.fold import Fold, Reduce
+from streamflow.operators.inspect import Inspect, PassThrough
+from streamflow.operators.keyed import Keyed
+from streamflow.operators.map import Map
+from streamflow.operators.map_async import MapAsync
+from streamflow.operators.take import Skip, Take
+from streamflow.operators.throttle import Throttle
+from streamflow.operators.tumbling_window import TumblingWindow
+
+__all__ = [
+    "Aggregator",
+    "Batch",
+    "Count",
+    "Filter",
+    "FlatMap",
+    "Flatten",
+    "Fold",
+    "Inspect",
+    "Keyed",
+    "Map",
+    "MapAsync",
+    "Mean",
+    "PassThrough",
+    "Reduce",
+    "Skip",
+    "Sum",
+    "Take",
+    "Throttle",
+    "ToList",
+    "TumblingWindow",
+    "fan_out",
+    "merge",
+    "split",
+]

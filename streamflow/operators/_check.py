@@ -1,0 +1,25 @@
+"""Checks that operators share: a wrong argument is refused where it is written."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from streamflow.errors import ConfigurationError
+from streamflow.policies import ErrorPolicy, check_policy
+
+
+def function(value: Any, what: str, *, instead: str = "MapAsync") -> None:
+    """A synchronous callable."""
+    if not callable(value):
+        raise ConfigurationError(f"{what} takes a function, not {value!r}")
+    if is_coroutine_function(value):
+        raise ConfigurationError(f"{what} takes a plain function; for a coroutine function use {instead}")
+
+
+def is_coroutine_function(value: Any) -> bool:
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None))
+
+
+def policy(value: ErrorPolicy | None, what: str) -> None:
+    check_policy(value, what)

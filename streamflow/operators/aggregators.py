@@ -1,0 +1,194 @@
+"""Aggregators: how the elements of a window, or of a whole stream (`Into`), become one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, overload
+
+from streamflow.errors import ConfigurationError
+from streamflow.operators import _check
+
+T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
+N = TypeVar("N", int, float, complex)
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Aggregator(Generic[T_contra, R_co]):
+    """Folds elements into an accumulator and finally into a result.
+
+    Derive from it to write your own: `initial`, `add`, `merge` and `result`. An accumulator is private to the
+    aggregator; ``state`` is its type, for checkpoints.
+    """
+
+    state: Any = Any
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether adding runs code of the user's, so that it must not be tried twice on an element."""
+        return True
+
+    def initial(self) -> Any:
+        """A fresh accumulator."""
+        raise NotImplementedError
+
+    def add(self, acc: Any, value: T_contra) -> Any:
+        """The accumulator with one more element; may change and return ``acc`` itself."""
+        raise NotImplementedError
+
+    def add_all(self, acc: Any, values: Iterable[T_contra]) -> Any:
+        """The accumulator with more elements, in order."""
+        add = self.add
+        for value in values:
+            acc = add(acc, value)
+        return acc
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """One accumulator for two, the elements of ``left`` before those of ``right``."""
+        raise NotImplementedError
+
+    def result(self, acc: Any) -> R_co:
+        """What is emitted. The accumulator may be used on afterwards."""
+        raise NotImplementedError
+
+
+class ToList(Aggregator[T, list[T]]):
+    """The elements themselves, in the order of their arrival. ``state`` is their type, for checkpoints.
+
+    >>> ToList().result(ToList().add_all([], "ab"))
+    ['a', 'b']
+    """
+
+    calls_back = False
+
+    def __init__(self, *, state: Any = Any) -> None:
+        self.state = list[state]
+
+    def initial(self) -> list[T]:
+        return []
+
+    def add(self, acc: list[T], value: T) -> list[T]:
+        acc.append(value)
+        return acc
+
+    def add_all(self, acc: list[T], values: Iterable[T]) -> list[T]:
+        acc.extend(values)
+        return acc
+
+    def merge(self, left: list[T], right: list[T]) -> list[T]:
+        return left + right
+
+    def result(self, acc: list[T]) -> list[T]:
+        return list(acc)
+
+
+class Count(Aggregator[Any, int]):
+    """How many elements.
+
+    >>> Count().add_all(0, "abc")
+    3
+    """
+
+    state = int
+    calls_back = False
+
+    def initial(self) -> int:
+        return 0
+
+    def add(self, acc: int, value: Any) -> int:
+        return acc + 1
+
+    def add_all(self, acc: int, values: Iterable[Any]) -> int:
+        return acc + (len(values) if isinstance(values, list) else sum(1 for _ in values))
+
+    def merge(self, left: int, right: int) -> int:
+        return left + right
+
+    def result(self, acc: int) -> int:
+        return acc
+
+
+class Sum(Aggregator[T, N]):
+    """The sum of ``by(x)``, or of the elements themselves; 0 for none. Floats are added from left to right.
+
+    >>> Sum().add_all(0, [1, 2, 3])
+    6
+    """
+
+    @overload
+    def __init__(self: Sum[N, N]) -> None: ...
+    @overload
+    def __init__(self, by: Callable[[T], N]) -> None: ...
+    def __init__(self, by: Callable[[T], N] | None = None) -> None:
+        if by is not None:
+            _check.function(by, "Sum")
+        self.by = by
+
+    @property
+    def calls_back(self) -> bool:
+        return self.by is not None
+
+    def initial(self) -> Any:
+        return 0
+
+    def add(self, acc: Any, value: T) -> Any:
+        return acc + (value if self.by is None else self.by(value))
+
+    def add_all(self, acc: Any, values: Iterable[T]) -> Any:
+        by = self.by
+        if by is None:
+            numbers: Any = values
+            return sum(numbers, acc)
+        for value in values:
+            acc += by(value)
+        return acc
+
+    def merge(self, left: Any, right: Any) -> Any:
+        return left + right
+
+    def result(self, acc: Any) -> N:
+        total: N = acc
+        return total
+
+
+class Mean(Aggregator[T, float]):
+    """The arithmetic mean of ``by(x)``, or of the elements themselves.
+
+    >>> Mean().result(Mean().add_all((0, 0), [1, 2, 6]))
+    3.0
+    """
+
+    state = tuple[int, Any]
+
+    @overload
+    def __init__(self: Mean[float]) -> None: ...
+    @overload
+    def __init__(self, by: Callable[[T], float]) -> None: ...
+    def __init__(self, by: Callable[[T], float] | None = None) -> None:
+        if by is not None:
+            _check.function(by, "Mean")
+        self.by = by
+
+    def initial(self) -> tuple[int, Any]:
+        return 0, 0
+
+    def add(self, acc: tuple[int, Any], value: T) -> tuple[int, Any]:
+        return acc[0] + 1, acc[1] + (value if self.by is None else self.by(value))
+
+    def merge(self, left: tuple[int, Any], right: tuple[int, Any]) -> tuple[int, Any]:
+        return left[0] + right[0], left[1] + right[1]
+
+    def result(self, acc: tuple[int, Any]) -> float:
+        """The mean. Raises `ZeroDivisionError` when there was no element, as ``Into(Mean())`` does on an empty stream."""
+        count, total = acc
+        mean: float = total / count
+        return mean
+
+
+def check_aggregator(value: Any, what: str) -> None:
+    """Refuse what is no aggregator, e.g. the class itself or a function."""
+    if not isinstance(value, Aggregator):
+        hint = f"; did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
+        raise ConfigurationError(f"{what} takes an aggregator such as Count(), not {value!r}{hint}")

@@ -1,0 +1,67 @@
+"""`Keyed`: a flow for each key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from attrs import field, frozen
+
+from streamflow.engine.transform import Fragment, KeyedRun, Logic, Transform
+from streamflow.errors import ConfigurationError
+from streamflow.graph import Flow, parts
+from streamflow.message import KeyedValue
+from streamflow.operators import _check
+from streamflow.policies import ErrorPolicy
+
+T = TypeVar("T")
+U = TypeVar("U")
+K = TypeVar("K", bound=Hashable)
+
+
+@frozen
+class Keyed(Flow[T, KeyedValue[K, U]]):
+    """Run ``flow`` separately for each value of ``key(x)``, and emit what comes out as ``KeyedValue(key, value)``.
+
+    ::
+
+        ──a1──b5──a2──▶
+         Keyed(letter, Fold(0, add number))
+        ──(a,1)──(b,5)──(a,3)──▶
+
+    ``flow`` is one synchronous operator or several (``Filter(…).via(Fold(…))``): `Map` without an executor, `Filter`,
+    `Fold`, `Batch`, windows and the like. One object of each serves all keys, so a million keys cost their state and
+    nothing else. Keys must be hashable; to be saved in checkpoints they are str, bytes, numbers, bool, None or tuples.
+    All keys share one watermark.
+
+    Emits, completes and holds as ``flow`` does.
+
+    >>> import asyncio
+    >>> from streamflow import Source
+    >>> from streamflow.connectors import Collect
+    >>> from streamflow.operators import Fold
+    >>> words = Source(["apple", "bee", "ant"])
+    >>> counted = words.via(Keyed(lambda word: word[0], Fold(0, lambda n, word: n + 1)))
+    >>> asyncio.run(counted.to(Collect()).run())
+    [KeyedValue(key='a', value=1), KeyedValue(key='b', value=1), KeyedValue(key='a', value=2)]
+
+    Raises `ConfigurationError` for a flow that is not synchronous.
+    Source of the idea: go-streams' ``Keyed``.
+    """
+
+    key: Callable[[T], K]
+    flow: Flow[T, U]
+    on_error: ErrorPolicy | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        _check.function(self.key, "Keyed's key")
+        _check.policy(self.on_error, "Keyed")
+        for part in parts(self.flow):
+            if not isinstance(part.transform(), Fragment | Logic):
+                raise ConfigurationError(
+                    f"{type(part).__name__} cannot run inside Keyed: only synchronous steps can. "
+                    "Put it before or after"
+                )
+
+    def transform(self) -> Transform:
+        return KeyedRun(self.key, parts(self.flow))

@@ -1,0 +1,113 @@
+"""What the user decides: what happens to an element that fails, what time means, how often state is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+from attrs import field, frozen
+
+from streamflow.errors import ConfigurationError, StepError
+
+if TYPE_CHECKING:
+    from streamflow.engine.checkpoint import CheckpointStore
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+Delivery = Literal["best_effort", "at_least_once", "exactly_once"]
+Timestamp = int | float | datetime
+
+
+@runtime_checkable
+class ErrorPolicy(Protocol):
+    """Decides about an element on which a step failed: True drops it and goes on, False fails the pipeline."""
+
+    def absorbs(self, error: StepError) -> bool: ...
+
+
+@frozen
+class Fail:
+    """The default: the first failing element ends the pipeline with a `StepError`."""
+
+    def absorbs(self, error: StepError) -> bool:
+        return False
+
+
+@frozen
+class Skip:
+    """Drop the failing element and go on. Each one is counted (``stats().failed``) and logged."""
+
+    def absorbs(self, error: StepError) -> bool:
+        return True
+
+
+def seconds(value: timedelta | float, what: str, *, zero: bool = False) -> float:
+    """Check a duration and turn it into seconds: a `timedelta`, or a number that already is seconds."""
+    if isinstance(value, timedelta):
+        amount = value.total_seconds()
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{what} must be a timedelta or a number of seconds, not {value!r}")
+    else:
+        amount = float(value)
+    if not (0 <= amount < float("inf")) or (amount == 0 and not zero):
+        bound = "zero or more" if zero else "more than zero"
+        raise ConfigurationError(f"{what} must be {bound} and finite, not {value!r}")
+    return amount
+
+
+def positive(value: int, what: str, *, least: int = 1) -> int:
+    """Check a whole number that counts something."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{what} must be a whole number, not {value!r}")
+    if value < least:
+        raise ConfigurationError(f"{what} must be {least} or more, not {value}")
+    return value
+
+
+@frozen
+class EventTime(Generic[T_contra]):
+    """Time as the elements tell it.
+
+    ``extract`` returns the element's instant: epoch seconds (int or float) or an aware `datetime`.
+    ``out_of_order`` is how far behind the largest time seen an element may still come; the watermark trails by it.
+    ``idle_after``: a source that is caught up and silent for so long no longer holds the watermark back.
+    """
+
+    extract: Callable[[T_contra], Timestamp]
+    out_of_order: timedelta = field(default=timedelta(0))
+    idle_after: timedelta = field(default=timedelta(seconds=10))
+
+    def __attrs_post_init__(self) -> None:
+        if not callable(self.extract):
+            raise ConfigurationError(f"EventTime's extract must be callable, not {self.extract!r}")
+        seconds(self.out_of_order, "out_of_order", zero=True)
+        seconds(self.idle_after, "idle_after")
+
+
+@frozen
+class ProcessingTime:
+    """Time as the pipeline's clock tells it when an element is processed."""
+
+
+@frozen
+class Checkpoint:
+    """Save what the pipeline remembers, so that a restart goes on where the last checkpoint was.
+
+    ``every`` is the time between checkpoints (default 1 s). ``store`` keeps them; `streamflow.testing.MemoryStore`
+    is one. A durable store in JetStream KV, named by ``bucket``, is not part of this release: asking for it is
+    refused at start rather than quietly kept in memory.
+    """
+
+    bucket: str | None = None
+    every: timedelta = field(default=timedelta(seconds=1))
+    store: CheckpointStore | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        seconds(self.every, "Checkpoint's every")
+
+
+def check_policy(policy: Any, what: str) -> None:
+    """Refuse an ``on_error=`` that is not a policy, e.g. the class itself instead of an instance."""
+    if policy is not None and (isinstance(policy, type) or not isinstance(policy, ErrorPolicy)):
+        raise ConfigurationError(f"{what}: on_error must be a policy such as Fail() or Skip(), not {policy!r}")
