@@ -221,17 +221,24 @@ class Pipeline(Generic[R]):
         self: Pipeline[tuple[Any, ...]], /, *pipelines: Pipeline[Any], name: str | None = None
     ) -> None: ...
     def __init__(self, /, *pipelines: Pipeline[Any], name: str | None = None) -> None:
+        self.name: str
+        self.named: bool
+        self.sinks: tuple[Step, ...]
         if not pipelines:
             raise ConfigurationError("Pipeline() needs at least one closed stream: stream.to(sink)")
         for pipeline in pipelines:
             if not isinstance(pipeline, Pipeline):
-                raise ConfigurationError(f"Pipeline() takes closed streams, not {pipeline!r}: close it with .to(sink)")
+                raise ConfigurationError(
+                    f"Pipeline() takes closed streams, not {pipeline!r}: close it with .to(sink)"
+                )
         names = list(dict.fromkeys(p.name for p in pipelines if p.named))
         if name is None and len(names) > 1:
-            raise ConfigurationError(f"the parts are named {', '.join(map(repr, names))}: say Pipeline(…, name=…)")
-        self.sinks: tuple[Step, ...] = tuple(dict.fromkeys(sink for p in pipelines for sink in p.sinks))
+            raise ConfigurationError(
+                f"the parts are named {', '.join(map(repr, names))}: say Pipeline(…, name=…)"
+            )
+        self.sinks = tuple(dict.fromkeys(sink for p in pipelines for sink in p.sinks))
         self.named = bool(name or names)
-        self.name: str = name or (names[0] if names else "pipeline")
+        self.name = name or (names[0] if names else "pipeline")
 
     @classmethod
     def _closed(cls, sinks: tuple[Step, ...], name: str | None) -> Pipeline[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from streamflow.engine.channel import Channel
 from streamflow.engine.checkpoint import Coordinator, Snapshot
 from streamflow.engine.chunk import Barrier
-from streamflow.engine.connector import Reader, RunContext, SinkContext, SourceContext, WorkContext, Writer
+from streamflow.engine.connector import RunContext, SinkContext, SourceContext, WorkContext, Writer
 from streamflow.engine.fuse import FusedStep
 from streamflow.engine.guard import Guard
 from streamflow.engine.keyed import KeyStep, UnkeyStep

@@ -94,7 +94,8 @@ class Channel:
     async def put(self, item: Item, port: int = 0) -> None:
         """Add an item, then wait until there is room for the next."""
         self.append(item, port)
-        await self.wait_for_room(port)
+        if self.is_full(port):
+            await self.wait_for_room(port)
 
     async def wait_for_room(self, port: int = 0) -> None:
         while self.is_full(port) and not self.detached:
@@ -162,9 +163,15 @@ class Channel:
 
     def _next_port(self) -> int | None:
         """The port whose oldest item came first, among those that are not waiting for a barrier."""
+        if len(self._queues) == 1:
+            return 0 if self._queues[0] else None
         best: int | None = None
         for port, queue in enumerate(self._queues):
-            if queue and port not in self._aligned and (best is None or queue[0][0] < self._queues[best][0][0]):
+            if (
+                queue
+                and port not in self._aligned
+                and (best is None or queue[0][0] < self._queues[best][0][0])
+            ):
                 best = port
         return best
 

@@ -153,6 +153,6 @@ class Coordinator:
 
 
 async def _encoded(frozen: Frozen) -> TableSnapshot:
-    while not frozen.encode(CHECK_EVERY):
+    while not frozen.encode(CHECK_EVERY):  # noqa: ASYNC110 - works in slices, waits for nothing
         await asyncio.sleep(0)
     return TableSnapshot(frozen.entries, frozen.meta)

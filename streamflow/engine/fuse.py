@@ -10,6 +10,7 @@ from __future__ import annotations
 import linecache
 from collections.abc import Callable, Iterator
 from itertools import count, islice
+from operator import length_hint
 from typing import Any
 
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk
@@ -25,7 +26,10 @@ def compile_run(fragments: list[Fragment], *, marked: bool) -> tuple[Callable[..
 
     Only the last fragment may be a ``flat_map``: what follows one has inputs of its own.
     """
-    head = "def run(items, mark):" if marked else "def run(items):"
+    # The functions are defaults of parameters: a local name is faster to look up than a global one.
+    names = [f"f{number}" for number in range(len(fragments))]
+    functions = "".join(f", {name}={name}" for name in names)
+    head = f"def run(items, mark{functions}):" if marked else f"def run(items{functions}):"
     lines = [head, "    for row, x in items:" if marked else "    for x in items:"]
     indent = " " * 8
     for number, fragment in enumerate(fragments):
@@ -47,11 +51,11 @@ def compile_run(fragments: list[Fragment], *, marked: bool) -> tuple[Callable[..
     lines.append(f"{indent}yield x")
     source = "\n".join(lines) + "\n"
     filename = f"<streamflow fused run {next(_serial)}>"
-    names: dict[str, Any] = {f"f{number}": fragment.function for number, fragment in enumerate(fragments)}
-    exec(compile(source, filename, "exec"), names)
+    scope: dict[str, Any] = {name: part.function for name, part in zip(names, fragments, strict=True)}
+    exec(compile(source, filename, "exec"), scope)
     # As attrs and dataclasses do, so that a traceback through generated code shows its lines.
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    return names["run"], filename
+    return scope["run"], filename
 
 
 class FusedStep(SyncStep):
@@ -86,7 +90,7 @@ class FusedStep(SyncStep):
 
         slicer = self._slicer
         slicer.start()
-        while left := source.__length_hint__():
+        while left := length_hint(source):
             part = islice(feed, slicer.size) if left > slicer.size else feed
             run = self._run_marked(part, rows.append) if marked else self._run(part)
             try:
@@ -99,7 +103,7 @@ class FusedStep(SyncStep):
             except GeneratorExit:
                 raise
             except BaseException as error:
-                element = values[len(values) - source.__length_hint__() - 1]
+                element = values[len(values) - length_hint(source) - 1]
                 failure = self.guard.failure(error, self._blame(error), element)
                 if not self.guard.absorbs(failure):
                     if out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from itertools import islice
+from operator import length_hint
 from typing import Any
 
 from streamflow.engine.chunk import Chunk
@@ -27,11 +28,11 @@ class KeyStep(SyncStep):
         failed: list[int] = []
         slicer = self._slicer
         slicer.start()
-        while left := source.__length_hint__():
+        while left := length_hint(source):
             try:
                 keys.extend(_keys(key, islice(source, slicer.size) if left > slicer.size else source))
             except BaseException as error:
-                row = len(values) - source.__length_hint__() - 1
+                row = len(values) - length_hint(source) - 1
                 self.guard.decide(error, self.name, values[row])
                 failed.append(row)
             if slicer.lap():

@@ -138,7 +138,10 @@ class StatsObserver(Observer):
         self.steps = {stage: StepStats() for stage in stages}
 
     def _step(self, name: str) -> StepStats:
-        return self.steps.setdefault(name, StepStats())
+        stats = self.steps.get(name)
+        if stats is None:
+            stats = self.steps[name] = StepStats()
+        return stats
 
     def processed(self, step: str, received: int, emitted: int) -> None:
         stats = self._step(step)

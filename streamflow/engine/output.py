@@ -60,7 +60,9 @@ class ToBranches:
     A branch that is slower than its siblings holds them back as far as its channel is full, and no further.
     """
 
-    def __init__(self, name: str, ports: list[Port], choose: Callable[[Any], int] | None, guard: Guard) -> None:
+    def __init__(
+        self, name: str, ports: list[Port], choose: Callable[[Any], int] | None, guard: Guard
+    ) -> None:
         self._name = name
         self._ports = ports
         self._choose = choose

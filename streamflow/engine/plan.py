@@ -23,11 +23,14 @@ from streamflow.engine.transform import (
     Work,
 )
 from streamflow.errors import GuaranteeError, PlanError
-from streamflow.graph import Flow, Graph, Pipeline, Sink, Source, Step, parts
+from streamflow.graph import Flow, Graph, Pipeline, Sink, Source, Step
 from streamflow.policies import Checkpoint, Delivery, ErrorPolicy
 
 _IN_FLIGHT = 2 * CAPACITY
 """Elements that channels and chunks in hand may keep unacknowledged, without any step that holds some."""
+
+_KEYS = 1000
+"""Keys that hold elements at the same time, as a guess for the size of what a source may leave unacknowledged."""
 
 
 @frozen
@@ -237,7 +240,11 @@ class _Builder:
             for output in range(element.outputs):
                 if not self._consumers.get((step, output)):
                     which = ("elements for which the predicate is true", "elements for which it is false")
-                    branch = which[output] if element.label == "split" else f"output {output + 1} of {element.outputs}"
+                    branch = (
+                        which[output]
+                        if element.label == "split"
+                        else f"output {output + 1} of {element.outputs}"
+                    )
                     raise PlanError(
                         f"pipeline {self.pipeline.name!r}, step {name!r}: the branch of the {branch} leads to no sink;"
                         " close it with .to(Discard()) if it is not wanted, and give both to Pipeline(…)"
@@ -315,7 +322,7 @@ class _Builder:
     ) -> list[StepPlan]:
         plans: list[StepPlan] = [KeyPlan(name, run, policy)]
         used: set[str] = set()
-        for flow in (part for flow in run.flows for part in parts(flow)):
+        for flow in run.flows:
             inner = type(flow).__name__
             number = 1
             while inner in used:
@@ -404,7 +411,11 @@ def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
     source.lineage = source.receipts and bool(
         holding or positions or any(logic.logic.needs_lineage for logic in logics)
     )
-    held = sum(int(logic.logic.holds) for logic in logics if logic.logic.holds < UNBOUNDED)
+    held = sum(
+        int(logic.logic.holds) * (_KEYS if logic.keyed else 1)
+        for logic in logics
+        if logic.logic.holds < UNBOUNDED
+    )
     in_flight = sum(stage.work[1].in_flight for stage in behind if stage.work is not None)
     source.in_flight = held + in_flight + _IN_FLIGHT * len(behind)
 
@@ -432,9 +443,9 @@ def _is_stable(sink: Step, builder: _Builder) -> bool:
     """Whether each output can be named by (source position, ordinal): one path of stateless steps from one source."""
     step = sink
     while step.inputs:
-        if len(step.inputs) > 1:
+        (step, _), *others = step.inputs
+        if others:
             return False
-        step = step.inputs[0][0]
         transform = builder.transforms.get(step)
         if transform is not None and not isinstance(transform, Fragment):
             return False
@@ -444,8 +455,14 @@ def _is_stable(sink: Step, builder: _Builder) -> bool:
 def _check_state_names(plan: Plan, where: str) -> None:
     """Saved state finds its step by name: two steps of one class need names that do not depend on their order."""
     for name, step in plan.pipeline.steps().items():
-        if step.name is None and name != step.label and any(
-            logic.state == name or logic.state.startswith(f"{name}/") for s in plan.stages for logic in s.logics
+        if (
+            step.name is None
+            and name != step.label
+            and any(
+                logic.state == name or logic.state.startswith(f"{name}/")
+                for s in plan.stages
+                for logic in s.logics
+            )
         ):
             raise PlanError(
                 f"{where}: {step.label} is used twice and its state is saved: give each a name, .via(…, name='…')"

@@ -138,10 +138,17 @@ class Stage:
     """Takes items from a channel, through its steps one after the other, to its output."""
 
     def __init__(
-        self, source: Channel, steps: list[SyncStep], output: Output, clock: Clock, coordinator: Coordinator | None
+        self,
+        source: Channel,
+        steps: list[SyncStep],
+        output: Output,
+        clock: Clock,
+        coordinator: Coordinator | None,
     ) -> None:
         self.source = source
-        self.tables: dict[str, StateTable] = {step.name: step.table for step in steps if step.table is not None}
+        self.tables: dict[str, StateTable] = {
+            step.name: step.table for step in steps if step.table is not None
+        }
         self._steps = steps
         self._timed = [step for step in steps if step.table is not None]
         self._output = output
@@ -160,9 +167,15 @@ class Stage:
         try:
             ended = await self._send(self._started())
             while not ended and not self._output.detached:
-                self._set_timer()
-                item = await (self.source.get_tick() if self._paused() else self.source.get())
-                self._turn = perf_counter()
+                if self._timed:
+                    self._set_timer()
+                    if self._paused():
+                        ended = await self._send(self._through(await self.source.get_tick(), 0))
+                        continue
+                item = self.source.poll()
+                if item is None:
+                    item = await self.source.get()
+                    self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
         finally:
             self.source.detach()
@@ -205,13 +218,12 @@ class Stage:
 
     def _paused(self) -> bool:
         """Whether a step holds elements for a while, and no barrier is waiting behind what it does not read."""
-        if not any(step.backlog for step in self._timed):
-            return False
-        return self._coordinator is None or not self._coordinator.waits_for(self)
+        for step in self._timed:
+            if step.backlog:
+                return self._coordinator is None or not self._coordinator.waits_for(self)
+        return False
 
     def _set_timer(self) -> None:
-        if not self._timed:
-            return
         wakes = [wake for step in self._timed if (wake := step.next_wake()) is not None]
         wake_at = min(wakes, default=None)
         if wake_at == self._wake_at:

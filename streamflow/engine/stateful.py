@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from itertools import islice, repeat
+from operator import length_hint
 from typing import Any
 
 from streamflow.clock import Clock
@@ -77,7 +78,7 @@ class StatefulStep(SyncStep):
         lineage: list[Receipt] = []
         slicer = self._slicer
         slicer.start()
-        while left := source.__length_hint__():
+        while left := length_hint(source):
             part = islice(rows, slicer.size) if left > slicer.size else rows
             outputs = self._logic.process(self._scope, part)
             try:
@@ -88,7 +89,7 @@ class StatefulStep(SyncStep):
                 else:
                     pairs.extend(outputs)
             except BaseException as error:
-                failed = chunk.values[len(chunk.values) - source.__length_hint__() - 1]
+                failed = chunk.values[len(chunk.values) - length_hint(source) - 1]
                 failure = self.guard.failure(error, self.name, failed)
                 if not self.guard.absorbs(failure):
                     yield from self._emit(pairs, lineage, chunk)
@@ -105,7 +106,7 @@ class StatefulStep(SyncStep):
             chunk.release()
         else:
             self._receipts.settle()
-            for unused in chunk.lineage[len(chunk.lineage) - source.__length_hint__() :]:
+            for unused in chunk.lineage[len(chunk.lineage) - length_hint(source) :]:
                 unused.abandon()
         yield from self._after()
 

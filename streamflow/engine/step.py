@@ -27,11 +27,13 @@ class SyncStep:
         """What follows from one item, in order."""
         if isinstance(item, Chunk):
             received, emitted = len(item), 0
-            for out in self.process(item):
-                if isinstance(out, Chunk):
-                    emitted += len(out)
-                yield out
-            self.guard.observer.processed(self.name, received, emitted)
+            try:
+                for out in self.process(item):
+                    if isinstance(out, Chunk):
+                        emitted += len(out)
+                    yield out
+            finally:
+                self.guard.observer.processed(self.name, received, emitted)
         else:
             yield from self.control(item)
 

@@ -36,7 +36,8 @@ class StateCodec:
         import msgspec
 
         encoder = msgspec.msgpack.Encoder()
-        decoder = msgspec.msgpack.Decoder(tuple[float | None, self.state_type])
+        entry_type: Any = tuple[float | None, self.state_type]  # type: ignore[name-defined]
+        decoder = msgspec.msgpack.Decoder(entry_type)
 
         def decode(data: bytes) -> Any:
             try:
@@ -113,19 +114,20 @@ class StateTable:
             data = self._encode(entry)
             if self._unchecked:
                 self._unchecked -= 1
-                back = self._decode(data)
-        except (TypeError, ValueError, StateError) as error:
-            raise StateError(
-                f"step {self.step!r}: the state {shorten(entry[1])} cannot be saved: {error}; "
-                "give the step the type with state="
-            ) from error
-        else:
-            if self._unchecked and back != entry:
-                raise StateError(
-                    f"step {self.step!r}: the state {shorten(entry[1])} comes back as {shorten(back[1])}; "
-                    "give the step the type with state="
-                )
+                self._check(entry, self._decode(data))
+        except (TypeError, ValueError) as error:
+            raise self._unsavable(entry[1], str(error)) from error
         return data
+
+    def _check(self, entry: Any, back: Any) -> None:
+        """What is saved must come back as it was: found out with the first states rather than in a recovery."""
+        if back != entry:
+            raise self._unsavable(entry[1], f"it comes back as {shorten(back[1])}")
+
+    def _unsavable(self, state: Any, reason: str) -> StateError:
+        return StateError(
+            f"step {self.step!r}: the state {shorten(state)} cannot be saved: {reason}; give the step its type, state="
+        )
 
     def restore(self, entries: Mapping[bytes, bytes], meta: Mapping[str, Any]) -> None:
         """Fill an empty table with what was saved."""
@@ -224,4 +226,3 @@ class Timers:
             key = heapq.heappop(self._heap)[2]
             del self._when[key]
             yield key
-

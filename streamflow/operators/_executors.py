@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import signal
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +36,9 @@ def check_sendable(f: Callable[..., Any]) -> None:
     try:
         pickle.dumps(f)
     except Exception as error:
-        raise ConfigurationError(f"Map(executor='process') cannot send {f!r} to another process: {error}") from error
+        raise ConfigurationError(
+            f"Map(executor='process') cannot send {f!r} to another process: {error}"
+        ) from error
 
 
 def apply(f: Callable[[Any], Any], values: list[Any]) -> list[Outcome]:
@@ -107,7 +110,9 @@ class ThreadStage(_ExecutorStage):
     _executor: Executor
 
     async def run(self, source: Channel, output: Output) -> None:
-        self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix=f"streamflow {self.context.step}")
+        self._executor = ThreadPoolExecutor(
+            self.workers, thread_name_prefix=f"streamflow {self.context.step}"
+        )
         try:
             await super().run(source, output)
         finally:
@@ -133,7 +138,7 @@ class ProcessStage(_ExecutorStage):
                     await _end(pool)
 
     def _new_pool(self, workers: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_signals_alone)
 
     async def call(self, values: list[Any]) -> list[Outcome]:
         pool = self._pool
@@ -168,8 +173,15 @@ class ProcessStage(_ExecutorStage):
         return outcomes
 
 
+def _leave_signals_alone() -> None:
+    """In a worker: a terminal's Ctrl-C goes to every process, and this pipeline decides by itself how to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _death(error: BrokenProcessPool) -> RuntimeError:
-    death = RuntimeError("a worker process died while it computed this element, or one given to it along with it")
+    death = RuntimeError(
+        "a worker process died while it computed this element, or one given to it along with it"
+    )
     death.__cause__ = error
     return death
 

@@ -11,6 +11,8 @@ def epoch(time: object) -> float:
         return float(time)
     if isinstance(time, datetime):
         if time.tzinfo is None:
-            raise ValueError(f"the event time {time!r} has no time zone: return an aware datetime or epoch seconds")
+            raise ValueError(
+                f"the event time {time!r} has no time zone: return an aware datetime or epoch seconds"
+            )
         return time.timestamp()
     raise TypeError(f"the event time must be epoch seconds or an aware datetime, not {time!r}")

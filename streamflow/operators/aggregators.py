@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
@@ -12,6 +13,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 N = TypeVar("N", int, float, complex)
+M = TypeVar("M", int, float, complex)
 T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
@@ -25,10 +27,8 @@ class Aggregator(Generic[T_contra, R_co]):
 
     state: Any = Any
 
-    @property
-    def calls_back(self) -> bool:
-        """Whether adding runs code of the user's, so that it must not be tried twice on an element."""
-        return True
+    calls_back: bool = True
+    """Whether adding runs code of the user's, so that it must not be tried twice on an element."""
 
     def initial(self) -> Any:
         """A fresh accumulator."""
@@ -118,17 +118,14 @@ class Sum(Aggregator[T, N]):
     """
 
     @overload
-    def __init__(self: Sum[N, N]) -> None: ...
+    def __init__(self: Sum[M, M]) -> None: ...
     @overload
     def __init__(self, by: Callable[[T], N]) -> None: ...
     def __init__(self, by: Callable[[T], N] | None = None) -> None:
         if by is not None:
             _check.function(by, "Sum")
-        self.by = by
-
-    @property
-    def calls_back(self) -> bool:
-        return self.by is not None
+        self.by: Callable[[T], Any] | None = by
+        self.calls_back = by is not None
 
     def initial(self) -> Any:
         return 0
@@ -154,7 +151,7 @@ class Sum(Aggregator[T, N]):
 
 
 class Mean(Aggregator[T, float]):
-    """The arithmetic mean of ``by(x)``, or of the elements themselves.
+    """The arithmetic mean of ``by(x)``, or of the elements themselves; NaN for none.
 
     >>> Mean().result(Mean().add_all((0, 0), [1, 2, 6]))
     3.0
@@ -181,9 +178,8 @@ class Mean(Aggregator[T, float]):
         return left[0] + right[0], left[1] + right[1]
 
     def result(self, acc: tuple[int, Any]) -> float:
-        """The mean. Raises `ZeroDivisionError` when there was no element, as ``Into(Mean())`` does on an empty stream."""
         count, total = acc
-        mean: float = total / count
+        mean: float = total / count if count else math.nan
         return mean
 
 

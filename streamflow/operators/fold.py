@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 
@@ -99,18 +99,18 @@ class Reduce(Flow[T, T]):
 _MISSING: Any = object()
 
 
-class _Folding(Logic[Any, Any], Generic[A]):
+class _Folding(Logic[Any, Any]):
     """The one logic of both: without an initial value the first element is the result."""
 
     def __init__(
-        self, make: Callable[[], A] | None, initial: A, f: Callable[[A, Any], A], state_type: Any
+        self, make: Callable[[], Any] | None, initial: Any, f: Callable[[Any, Any], Any], state_type: Any
     ) -> None:
         self._make = make
         self._initial = initial
         self._f = f
         self.state_type = state_type
 
-    def process(self, scope: Scope, rows: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, A]]:
+    def process(self, scope: Scope, rows: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         states, f = scope.table.space(), self._f
         touch = scope.table.touch if scope.table.tracked else None
         for key, value in rows:

@@ -63,7 +63,9 @@ class Map(Flow[T, U]):
         if self.concurrency is not None:
             positive(self.concurrency, "Map's concurrency")
             if self.executor is None:
-                raise ConfigurationError("Map's concurrency needs an executor: executor='thread' or 'process'")
+                raise ConfigurationError(
+                    "Map's concurrency needs an executor: executor='thread' or 'process'"
+                )
         if self.executor == "process":
             from streamflow.operators._executors import check_sendable
 

@@ -57,11 +57,15 @@ class Throttle(Flow[T, T]):
         positive(self.elements, "Throttle's elements")
         seconds(self.per, "Throttle's per")
         if self.mode not in ("backpressure", "discard"):
-            raise ConfigurationError(f"Throttle's mode must be 'backpressure' or 'discard', not {self.mode!r}")
+            raise ConfigurationError(
+                f"Throttle's mode must be 'backpressure' or 'discard', not {self.mode!r}"
+            )
         _check.policy(self.on_error, "Throttle")
 
     def transform(self) -> Transform:
-        return _Throttling(self.elements, seconds(self.per, "Throttle's per"), self.mode == "discard", self.state)
+        return _Throttling(
+            self.elements, seconds(self.per, "Throttle's per"), self.mode == "discard", self.state
+        )
 
 
 class _Throttling(Logic[Any, Any]):

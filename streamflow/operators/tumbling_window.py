@@ -83,15 +83,16 @@ class TumblingWindow(Flow[T, Window[A]]):
         on_error: ErrorPolicy | None = None,
     ) -> None:
         time = ProcessingTime() if time is None else time
-        into = ToList() if into is None else into
+        aggregator: Aggregator[T, Any] = ToList() if into is None else into
         seconds(size, "TumblingWindow's size")
-        check_aggregator(into, "TumblingWindow's into")
+        check_aggregator(aggregator, "TumblingWindow's into")
         _check.policy(on_error, "TumblingWindow")
         if not isinstance(time, EventTime | ProcessingTime):
             raise ConfigurationError(
                 f"TumblingWindow's time must be EventTime(extract) or ProcessingTime(), not {time!r}"
             )
-        self.__attrs_init__(size, time=time, into=into, on_error=on_error)  # type: ignore[attr-defined]
+        # pyright does not know attrs' own name for it.
+        self.__attrs_init__(size, time=time, into=aggregator, on_error=on_error)  # pyright: ignore[reportAttributeAccessIssue]
 
     def transform(self) -> Transform:
         size = seconds(self.size, "TumblingWindow's size")
@@ -153,7 +154,7 @@ class _EventTimeWindows(_Windows):
         space: dict[Any, Any] = {}
         try:
             for key, value in rows:
-                time = extract(value)
+                time: Any = extract(value)
                 if time.__class__ is not float:
                     time = epoch(time)
                 start = time - time % size

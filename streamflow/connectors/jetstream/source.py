@@ -1,0 +1,204 @@
+"""`JetStreamSource`: the messages of a stream, acknowledged when the pipeline is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar, overload
+
+from nats.aio.client import Client
+
+from streamflow.codecs import Bytes, Codec
+from streamflow.connectors.jetstream.protocol import Incoming, decode_headers, parse_reply
+from streamflow.connectors.jetstream.settings import StreamSettings
+from streamflow.engine.connector import Reader, SourceContext
+from streamflow.errors import ConfigurationError
+from streamflow.graph import Flow, Source
+from streamflow.message import Message
+from streamflow.operators import Map
+from streamflow.policies import ErrorPolicy, check_policy, positive, seconds
+
+T = TypeVar("T")
+
+Start = Literal["all", "new", "last"] | int
+
+
+class JetStreamSource(Source[T]):
+    """Read a stream through a pull consumer of its own.
+
+    ``stream`` must exist unless ``create=StreamSettings(…)`` is given. ``subject`` filters it: one subject or several,
+    wildcards allowed; none means everything.
+
+    ``durable`` names the consumer. The server keeps its place: a run with the same name goes on behind what was
+    acknowledged, and several workers with one name share the messages. Without a name the consumer lives for one run
+    and starts anew with the next. ``start`` says where a new consumer begins: "all" (the default), "new", "last", or a
+    sequence.
+
+    A message is acknowledged when everything it became is delivered or was dropped on the way. What the pipeline
+    holds longer is kept alive with in-progress signals; what was pulled and not used when the run ends is handed back
+    at once. After a crash it comes again when ``ack_wait`` (default 30 s) is over.
+
+    ``codec`` decodes payloads (default: the bytes themselves); one that does not decode goes to the error policy.
+    With ``with_metadata=True`` elements are `Message`\\ s: the value with its subject, headers, sequence, timestamp and
+    number of deliveries.
+
+    ``until="end"`` ends the stream at the last message that is there when the run starts, ``until=<sequence>`` at that
+    sequence; both when all messages up to there are settled, by whichever worker. The default is to go on for ever.
+
+    ``servers`` is a URL or a list, ``connection`` an open nats-py client, which is left open.
+
+    Raises `ConnectorError` at the start of a run: no server, no JetStream, refused credentials, no such stream, or a
+    stream or consumer whose settings are in conflict, each of which is listed. Restarts of the server are survived.
+    """
+
+    acknowledges = True
+
+    @overload
+    def __init__(
+        self: JetStreamSource[bytes],
+        stream: str,
+        subject: str | Sequence[str] | None = ...,
+        *,
+        durable: str | None = ...,
+        with_metadata: Literal[False] = ...,
+        until: Literal["end"] | int | None = ...,
+        start: Start = ...,
+        create: StreamSettings | None = ...,
+        ack_wait: timedelta | float = ...,
+        servers: str | Sequence[str] | None = ...,
+        connection: Client | None = ...,
+        name: str | None = ...,
+        on_error: ErrorPolicy | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: JetStreamSource[Message[bytes]],
+        stream: str,
+        subject: str | Sequence[str] | None = ...,
+        *,
+        durable: str | None = ...,
+        with_metadata: Literal[True],
+        until: Literal["end"] | int | None = ...,
+        start: Start = ...,
+        create: StreamSettings | None = ...,
+        ack_wait: timedelta | float = ...,
+        servers: str | Sequence[str] | None = ...,
+        connection: Client | None = ...,
+        name: str | None = ...,
+        on_error: ErrorPolicy | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        stream: str,
+        subject: str | Sequence[str] | None = ...,
+        *,
+        durable: str | None = ...,
+        codec: Codec[T],
+        with_metadata: Literal[False] = ...,
+        until: Literal["end"] | int | None = ...,
+        start: Start = ...,
+        create: StreamSettings | None = ...,
+        ack_wait: timedelta | float = ...,
+        servers: str | Sequence[str] | None = ...,
+        connection: Client | None = ...,
+        name: str | None = ...,
+        on_error: ErrorPolicy | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: JetStreamSource[Message[Any]],
+        stream: str,
+        subject: str | Sequence[str] | None = ...,
+        *,
+        durable: str | None = ...,
+        codec: Codec[Any],
+        with_metadata: Literal[True],
+        until: Literal["end"] | int | None = ...,
+        start: Start = ...,
+        create: StreamSettings | None = ...,
+        ack_wait: timedelta | float = ...,
+        servers: str | Sequence[str] | None = ...,
+        connection: Client | None = ...,
+        name: str | None = ...,
+        on_error: ErrorPolicy | None = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        stream: str,
+        subject: str | Sequence[str] | None = None,
+        *,
+        durable: str | None = None,
+        codec: Codec[Any] | None = None,
+        with_metadata: bool = False,
+        until: Literal["end"] | int | None = None,
+        start: Start = "all",
+        create: StreamSettings | None = None,
+        ack_wait: timedelta | float = 30.0,
+        servers: str | Sequence[str] | None = None,
+        connection: Client | None = None,
+        name: str | None = None,
+        on_error: ErrorPolicy | None = None,
+    ) -> None:
+        if until is not None and until != "end":
+            positive(until, "JetStreamSource's until")
+        if not isinstance(start, str):
+            positive(start, "JetStreamSource's start")
+        elif start not in ("all", "new", "last"):
+            raise ConfigurationError(
+                f"JetStreamSource's start must be 'all', 'new', 'last' or a sequence, not {start!r}"
+            )
+        check_policy(on_error, "JetStreamSource")
+        if servers is not None and connection is not None:
+            raise ConfigurationError("JetStreamSource takes servers= or connection=, not both")
+        self.stream = stream
+        self.subjects = _subjects(subject)
+        self.durable = durable
+        self.codec: Codec[Any] = Bytes() if codec is None else codec
+        self.with_metadata = with_metadata
+        self.until = until
+        self.start = start
+        self.create = create
+        self.ack_wait = seconds(ack_wait, "JetStreamSource's ack_wait")
+        self.servers = servers
+        self.connection = connection
+        self.name = name
+        self.on_error = on_error
+
+    def flows(self) -> tuple[Flow[Any, Any], ...]:
+        if self.with_metadata:
+            return (Map(_with_metadata(self.codec), on_error=self.on_error),)
+        if isinstance(self.codec, Bytes):
+            return ()
+        return (Map(self.codec.decode, on_error=self.on_error),)
+
+    async def open(self, context: SourceContext) -> Reader:
+        from streamflow.connectors.jetstream.reader import open_reader
+
+        return await open_reader(self, context)
+
+
+def _subjects(subject: str | Sequence[str] | None) -> tuple[str, ...]:
+    if subject is None:
+        return ()
+    subjects = (subject,) if isinstance(subject, str) else tuple(subject)
+    if not all(subjects):
+        raise ConfigurationError(f"JetStreamSource's subject must be a subject or several, not {subject!r}")
+    return subjects
+
+
+def _with_metadata(codec: Codec[T]) -> Callable[[Incoming], Message[T]]:
+    decode = codec.decode
+
+    def message(incoming: Incoming) -> Message[T]:
+        delivery = parse_reply(incoming.reply)
+        return Message(
+            decode(incoming.data),
+            incoming.subject.decode(),
+            decode_headers(incoming.header),
+            delivery.stream_sequence,
+            datetime.fromtimestamp(delivery.timestamp_ns / 1e9, UTC),
+            delivery.deliveries,
+        )
+
+    return message

@@ -1,0 +1,91 @@
+"""What the type checkers infer for pipelines written with lambdas alone. ``make types`` checks it; it is never run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import assert_type
+
+from attrs import frozen
+
+from streamflow import EventTime, KeyedValue, Pipeline, Source, Stream, Window
+from streamflow.connectors import Collect, Discard, ForEach, Into
+from streamflow.operators import (
+    Batch,
+    Count,
+    Filter,
+    FlatMap,
+    Flatten,
+    Fold,
+    Inspect,
+    Keyed,
+    Map,
+    MapAsync,
+    Mean,
+    PassThrough,
+    Reduce,
+    Skip,
+    Sum,
+    Take,
+    Throttle,
+    TumblingWindow,
+    fan_out,
+    merge,
+    split,
+)
+
+
+@frozen
+class Order:
+    customer: str
+    total: float
+    at: float
+
+
+orders = Source[Order]([])
+big = orders.via(Filter(lambda o: o.total > 0))
+assert_type(big, Stream[Order])
+names = big.via(Map(lambda o: o.customer.upper()))
+assert_type(names, Stream[str])
+w = big.via(
+    Keyed(
+        lambda o: o.customer,
+        TumblingWindow(timedelta(minutes=1), time=EventTime(lambda o: o.at), into=Sum(lambda o: o.total)),
+    )
+)
+assert_type(w, Stream[KeyedValue[str, Window[float]]])
+w2 = big.via(TumblingWindow(timedelta(minutes=1)))
+assert_type(w2, Stream[Window[list[Order]]])
+w3 = big.via(Keyed(lambda o: o.customer, TumblingWindow(timedelta(minutes=1), into=Count())))
+assert_type(w3, Stream[KeyedValue[str, Window[int]]])
+w4 = big.via(Keyed(lambda o: o.customer, TumblingWindow(timedelta(minutes=1), into=Mean(lambda o: o.total))))
+assert_type(w4, Stream[KeyedValue[str, Window[float]]])
+assert_type(big.via(Take(3)), Stream[Order])
+assert_type(big.via(Skip(3)), Stream[Order])
+assert_type(big.via(Batch(3)), Stream[list[Order]])
+assert_type(big.via(Batch(3)).via(FlatMap(lambda batch: batch)), Stream[Order])
+assert_type(big.via(Batch(3)).via(Flatten[Order]()), Stream[Order])
+assert_type(big.via(FlatMap(lambda o: [o.total])), Stream[float])
+assert_type(big.via(Throttle(3, per=timedelta(1))), Stream[Order])
+assert_type(big.via(PassThrough()), Stream[Order])
+assert_type(big.via(Inspect(lambda o: print(o.at))), Stream[Order])
+assert_type(big.via(Fold(0.0, lambda a, o: a + o.total)), Stream[float])
+assert_type(names.via(Reduce(lambda a, b: a + b)), Stream[str])
+
+
+async def f(o: Order) -> bytes:
+    return o.customer.encode()
+
+
+assert_type(big.via(MapAsync(f)), Stream[bytes])
+assert_type(big.via(MapAsync(lambda o: f(o))), Stream[bytes])
+assert_type(big.to(Collect()), Pipeline[list[Order]])
+assert_type(big.to(Discard()), Pipeline[int])
+assert_type(big.to(ForEach(lambda o: print(o.total))), Pipeline[int])
+assert_type(Source([1, 2]).to(Into(Sum())), Pipeline[int])
+assert_type(big.to(Into(Sum(lambda o: o.total))), Pipeline[float])
+assert_type(big.to(Into(Count())), Pipeline[int])
+a, b = split(big, lambda o: o.total > 3)
+assert_type(a, Stream[Order])
+assert_type(Pipeline(a.to(Collect()), b.to(Discard())), Pipeline[tuple[list[Order], int]])
+assert_type(merge(a, b), Stream[Order])
+assert_type(fan_out(big, 2), tuple[Stream[Order], ...])
