@@ -17,6 +17,7 @@ from streamflow.engine.chunk import CHUNK_SIZE, Chunk
 from streamflow.engine.guard import Guard
 from streamflow.engine.step import Slicer, SyncStep
 from streamflow.engine.transform import Fragment
+from streamflow.errors import StepError
 
 _serial = count(1)
 
@@ -61,8 +62,8 @@ def compile_run(fragments: list[Fragment], *, marked: bool) -> tuple[Callable[..
 class FusedStep(SyncStep):
     """Runs a fused function over chunks, in time slices, and asks the error policy about elements that fail."""
 
-    def __init__(self, names: list[str], fragments: list[Fragment], guard: Guard) -> None:
-        super().__init__(" → ".join(names), guard)
+    def __init__(self, name: str, names: list[str], fragments: list[Fragment], guard: Guard) -> None:
+        super().__init__(name, guard)
         self._names = names
         self._run, self._file = compile_run(fragments, marked=False)
         self._run_marked, self._marked_file = compile_run(fragments, marked=True)
@@ -88,27 +89,28 @@ class FusedStep(SyncStep):
             out = []
             return derived
 
+        fill = _fill_chunk if self._expands else _fill_whole
         slicer = self._slicer
         slicer.start()
         while left := length_hint(source):
             part = islice(feed, slicer.size) if left > slicer.size else feed
             run = self._run_marked(part, rows.append) if marked else self._run(part)
-            try:
-                if self._expands:
-                    # One element may become any number: hand them on in bounded chunks.
-                    while _fill(out, run):
-                        yield ready()
-                else:
-                    out.extend(run)
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                element = values[len(values) - length_hint(source) - 1]
-                failure = self.guard.failure(error, self._blame(error), element)
-                if not self.guard.absorbs(failure):
-                    if out:
-                        yield ready()
-                    raise failure from failure.cause
+            failure: StepError | None = None
+            more = True
+            while more:
+                try:
+                    more = fill(out, run)
+                except BaseException as error:
+                    more = False
+                    element = values[len(values) - length_hint(source) - 1]
+                    failure = self.guard.failure(error, self._blame(error), element)
+                if more:
+                    # Outside the try: a GeneratorExit there is the user's, here it is ours.
+                    yield ready()
+            if failure is not None and not self.guard.absorbs(failure):
+                if out:
+                    yield ready()
+                raise failure from failure.cause
             if slicer.lap():
                 yield ready() if out else None
                 slicer.start()
@@ -127,7 +129,13 @@ class FusedStep(SyncStep):
         return self.name
 
 
-def _fill(out: list[Any], run: Iterator[Any]) -> bool:
-    """Extend a chunk up to its size; True if it is full."""
+def _fill_whole(out: list[Any], run: Iterator[Any]) -> bool:
+    """Take everything; False: nothing is left."""
+    out.extend(run)
+    return False
+
+
+def _fill_chunk(out: list[Any], run: Iterator[Any]) -> bool:
+    """Take as much as a chunk may have; True if there may be more. One element of a `FlatMap` may become a million."""
     out.extend(islice(run, CHUNK_SIZE - len(out)))
     return len(out) >= CHUNK_SIZE
