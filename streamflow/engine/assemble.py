@@ -193,7 +193,7 @@ class _Assembler:
     def _step(self, plan: StepPlan) -> SyncStep:
         match plan:
             case FusedPlan():
-                return FusedStep(plan.names, plan.fragments, self._guard(plan.policy))
+                return FusedStep(plan.name, plan.names, plan.fragments, self._guard(plan.policy))
             case KeyPlan():
                 return KeyStep(plan.name, plan.run.key, self._guard(plan.policy))
             case LogicPlan():

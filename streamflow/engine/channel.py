@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item, Outcome
 
-CAPACITY = 4096
+CAPACITY = 8192
 """Elements that a channel holds before it makes the producer wait."""
 
 _ITEMS = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -37,7 +37,26 @@ def open_items(source: Source[Any], context: SourceContext) -> Reader:
         source.__dict__["_consumed"] = True
     if isinstance(items, AsyncIterable):
         return AsyncIterableReader(items, context)
+    if type(items) in (list, tuple, range):
+        return SequenceReader(items, context)
     return IterableReader(items, context)
+
+
+class SequenceReader(Reader):
+    """Reads what can be sliced, which costs less than iterating and never computes."""
+
+    def __init__(self, items: Sequence[Any], context: SourceContext) -> None:
+        self._items = items
+        self._origin = context.step
+        self._count: int = context.position or 0
+
+    async def read(self) -> Chunk | None:
+        values = list(self._items[self._count : self._count + CHUNK_SIZE])
+        self._count += len(values)
+        return Chunk(values, self._origin) if values else None
+
+    def position(self) -> int:
+        return self._count
 
 
 class IterableReader(Reader):
@@ -54,9 +73,6 @@ class IterableReader(Reader):
         except BaseException as error:
             raise context.guard.failure(error, context.step, None) from error
         self._failure: BaseException | None = None
-        # A list is read at full size at once; a generator may compute, and starts with small slices.
-        if isinstance(items, list | tuple | range):
-            self._slicer.size = CHUNK_SIZE
 
     async def read(self) -> Chunk | None:
         if self._failure is not None:

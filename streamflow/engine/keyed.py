@@ -7,7 +7,7 @@ from itertools import islice
 from operator import length_hint
 from typing import Any
 
-from streamflow.engine.chunk import Chunk
+from streamflow.engine.chunk import Chunk, Item
 from streamflow.engine.guard import Guard
 from streamflow.engine.step import Slicer, SyncStep
 from streamflow.message import KeyedValue
@@ -59,6 +59,10 @@ def _keys(key: Callable[[Any], Hashable], values: Iterator[Any]) -> Iterator[Has
 
 class UnkeyStep(SyncStep):
     """Joins keys and values into `KeyedValue`s."""
+
+    def handle(self, item: Item) -> Iterator[Item | None]:
+        # Not counted: to observers it is one step with the beginning of the run.
+        return self.process(item) if isinstance(item, Chunk) else self.control(item)
 
     def process(self, chunk: Chunk) -> Iterator[Chunk | None]:
         assert chunk.keys is not None, "between the two ends of a keyed run every chunk has keys"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from streamflow.engine.channel import CAPACITY
 from streamflow.engine.transform import (
@@ -35,11 +35,17 @@ _KEYS = 1000
 
 @frozen
 class FusedPlan:
-    """Stateless steps that become one function."""
+    """Stateless steps that become one function; ``codec`` if they are all a connector's own."""
 
     names: list[str]
     fragments: list[Fragment]
     policy: ErrorPolicy | None
+    codec: bool = False
+
+    @property
+    def name(self) -> str:
+        """What observers call it: not like the connector, which counts for itself."""
+        return " → ".join(self.names) + (" (codec)" if self.codec else "")
 
 
 @frozen
@@ -140,7 +146,7 @@ def _stage_names(stage: StagePlan) -> Iterator[str]:
     for step in stage.steps:
         match step:
             case FusedPlan():
-                yield " → ".join(step.names)
+                yield step.name
             case LogicPlan():
                 yield step.state
             case KeyPlan():
@@ -210,8 +216,7 @@ class _Builder:
         name = self.names[step]
         stage = self._new_stage()
         stage.source = SourcePlan(name, step.element)
-        for flow in step.element.flows():
-            self._add(stage, self._expand(flow, name, self.origins[step], None))
+        self._add_codec(stage, step, None)
         self._continue(stage, step, 0)
 
     def _new_stage(self, ports: int = 1) -> StagePlan:
@@ -231,9 +236,7 @@ class _Builder:
         """Add a step to a stage, and go on with what is behind it."""
         element, name = step.element, self.names[step]
         if isinstance(element, Sink):
-            for flow in element.flows():
-                origins = self.origins[step]
-                self._add(stage, self._expand(flow, name, origins, element.on_error))
+            self._add_codec(stage, step, element.on_error)
             stage.behind = self._sinks[step] = SinkPlan(name, element)
         elif isinstance(element, Distribute):
             branches = stage.behind = BranchPlan(name, element, None)
@@ -342,6 +345,14 @@ class _Builder:
             plans += added
         return [*plans, UnkeyPlan(name)]
 
+    def _add_codec(self, stage: StagePlan, step: Step, policy: ErrorPolicy | None) -> None:
+        """Append the steps that belong to a connector."""
+        for flow in step.element.flows():
+            plans = self._expand(flow, self.names[step], self.origins[step], policy)
+            self._add(
+                stage, [evolve(plan, codec=True) if isinstance(plan, FusedPlan) else plan for plan in plans]
+            )
+
     def _add(self, stage: StagePlan, plans: list[StepPlan]) -> None:
         """Append steps to a stage; stateless ones join the run before them.
 
@@ -358,7 +369,7 @@ class _Builder:
                 and last.fragments[-1].kind != "flat_map"
             ):
                 stage.steps[-1] = FusedPlan(
-                    last.names + plan.names, last.fragments + plan.fragments, plan.policy
+                    last.names + plan.names, last.fragments + plan.fragments, None, last.codec and plan.codec
                 )
             else:
                 stage.steps.append(plan)

@@ -204,7 +204,11 @@ class Stage:
         if position == len(self._steps):
             yield item
             return
-        for out in self._steps[position].handle(item):
+        outputs = self._steps[position].handle(item)
+        if position + 1 == len(self._steps):
+            yield from outputs
+            return
+        for out in outputs:
             if out is None:
                 yield None
             else:

@@ -25,17 +25,15 @@ class SyncStep:
 
     def handle(self, item: Item) -> Iterator[Item | None]:
         """What follows from one item, in order."""
-        if isinstance(item, Chunk):
-            received, emitted = len(item), 0
-            try:
-                for out in self.process(item):
-                    if isinstance(out, Chunk):
-                        emitted += len(out)
-                    yield out
-            finally:
+        received, emitted = (len(item), 0) if isinstance(item, Chunk) else (0, 0)
+        try:
+            for out in self.process(item) if isinstance(item, Chunk) else self.control(item):
+                if isinstance(out, Chunk):
+                    emitted += len(out)
+                yield out
+        finally:
+            if received or emitted:
                 self.guard.observer.processed(self.name, received, emitted)
-        else:
-            yield from self.control(item)
 
     def process(self, chunk: Chunk) -> Iterator[Item | None]:
         """Take over a chunk, receipts included."""
