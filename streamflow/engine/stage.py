@@ -177,6 +177,9 @@ class Stage:
                     item = await self.source.get()
                     self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
+            if not ended:
+                for step in self._steps:
+                    step.abandon()
         finally:
             self.source.detach()
             if self._timer is not None:

@@ -158,7 +158,7 @@ class StatefulStep(SyncStep):
             case Watermark() if self.table_holds():
                 self._withheld[item.origin] = item
             case End() if item.drain:
-                self._receipts.give_back()
+                self._receipts.give(Outcome.REJECTED)
                 yield item
             case End() if self.backlog:
                 self._end = item
@@ -170,8 +170,11 @@ class StatefulStep(SyncStep):
     def _finish(self, end: End) -> Iterator[Item | None]:
         yield from self._emit_pairs(partial(self._logic.on_end, self._scope))
         yield from self._withheld.values()
-        self._receipts.finish()
+        self._receipts.give(Outcome.DONE)
         yield end
+
+    def abandon(self) -> None:
+        self._receipts.give(Outcome.UNUSED)
 
     def table_holds(self) -> bool:
         """Whether elements are held back that a watermark must not overtake."""
@@ -283,20 +286,12 @@ class _Receipts:
             self._current.release()
             self._current = None
 
-    def finish(self) -> None:
-        """The stream has ended: what is still held was absorbed."""
+    def give(self, outcome: Outcome) -> None:
+        """Let go of everything held: absorbed at the end of the stream, rejected by a drain, unused by a `Take`."""
         self.settle()
         for held in self._held.values():
             for receipt in held:
-                receipt.release()
-        self._held.clear()
-
-    def give_back(self) -> None:
-        """The pipeline drains: what is held must come again."""
-        self.settle()
-        for held in self._held.values():
-            for receipt in held:
-                receipt.reject()
+                receipt.give(outcome)
         self._held.clear()
 
 

@@ -47,6 +47,9 @@ class SyncStep:
         """What follows before any input."""
         return iter(())
 
+    def abandon(self) -> None:
+        """Nobody wants what the step would still emit: let go of the receipts of what it holds."""
+
     def next_wake(self) -> float | None:
         """The clock time at which the step wants a `Tick`."""
         return None

@@ -3,8 +3,13 @@
 The tests of this project use the same kit.
 """
 
+from typing import TYPE_CHECKING
+
 from streamflow.testing.store import MemoryStore
 from streamflow.testing.virtual import VirtualClock, run_virtual
+
+if TYPE_CHECKING:
+    from streamflow.testing.server import NatsServer
 
 __all__ = ["MemoryStore", "NatsServer", "VirtualClock", "run_virtual"]
 
