@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from bisect import bisect_right
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,21 @@ from uuid import uuid4
 
 import nats.errors
 from nats.aio.client import Client
+from nats.js.api import ConsumerInfo
 
 from streamflow.connectors.jetstream.admin import (
+    JetStreamError,
     consumer_info,
     ensure_consumer,
     ensure_stream,
+    forbids,
     last_sequence,
     request,
     stream_info,
 )
+from streamflow.connectors.jetstream.connection import ConnectionEvent, watch
 from streamflow.connectors.jetstream.protocol import Incoming, parse_reply, stream_sequence
-from streamflow.connectors.jetstream.pull import PullSubscription
+from streamflow.connectors.jetstream.pull import ConsumerGoneError, PullSubscription
 from streamflow.connectors.jetstream.session import client_for
 from streamflow.connectors.jetstream.settings import ConsumerSettings
 from streamflow.engine.channel import Signal
@@ -34,7 +39,11 @@ if TYPE_CHECKING:
 
 _LEAST_UNACKNOWLEDGED = 65_536
 _LOOK_SECONDS = 0.25
+_SOON_SECONDS = 0.05
+_ANSWER_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0
 _FLUSH_SECONDS = 2.0
+_MESSAGE_NOT_FOUND = 10037
 
 
 async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> Reader:
@@ -53,12 +62,14 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
     )
     state = await ensure_consumer(client, source.stream, consumer)
     pull = await PullSubscription.open(client, source.stream, consumer.name, pending=state.num_pending)
-    # A stream that was made anew counts its sequences from 1 again: its outputs must not take over old ids.
-    identity = f"{source.stream} {info.created} {consumer.name}".encode()
+    # A stream that was made anew counts its sequences from 1 again, and with a new consumer the same messages are meant
+    # to be processed anew: the outputs of both must not take over old ids.
+    identity = f"{source.stream} {info.created} {consumer.name} {state.created}".encode()
     reader = JetStreamReader(
         context,
         client,
         pull,
+        subjects=source.subjects,
         durable=consumer.durable,
         ack_wait=source.ack_wait,
         end=end,
@@ -80,7 +91,10 @@ async def _end(client: Client, source: JetStreamSource[Any]) -> int | None:
 
 
 class JetStreamReader(Reader):
-    """Reads through a `PullSubscription`. Receipts say when to acknowledge, a background task does it in bursts."""
+    """Reads through a `PullSubscription`. Receipts say when to acknowledge, a background task does it in bursts.
+
+    What is not used stays here until the run ends: handed back earlier, it would only be delivered here again.
+    """
 
     def __init__(
         self,
@@ -88,6 +102,7 @@ class JetStreamReader(Reader):
         client: Client,
         pull: PullSubscription,
         *,
+        subjects: tuple[str, ...],
         durable: bool,
         ack_wait: float,
         end: int | None,
@@ -97,6 +112,7 @@ class JetStreamReader(Reader):
         self._context = context
         self._client = client
         self._pull = pull
+        self._subjects = subjects or (">",)
         self._durable = durable
         self._ack_wait = ack_wait
         self._end = end
@@ -104,66 +120,33 @@ class JetStreamReader(Reader):
         self._identity = identity
         self._outstanding: dict[Receipt, list[bytes]] = {}
         self._acks: list[bytes] = []
-        self._naks: list[bytes] = []
-        self._beyond: list[bytes] = []
+        self._unused: list[bytes] = []
         self._settled = Signal()
-        self._tail = end == 0  # whether the end may have been reached
+        self._refused: ConnectorError | None = None
+        self._leave = watch(client, self._heard)
+        # Only with an end:
+        self._tail = end == 0  # whether it may have been reached
+        self._stored = False  # whether the stream has come that far
+        self._beyond: list[bytes] = []
+        self._beyond_numbers: list[int] = []  # their sequences of delivery, ascending
+        self._seen = 0  # the sequence of delivery of the last message
+        self._look_at = 0.0
+        self._trouble_since: float | None = None
 
     # Reading
 
     async def read(self) -> Chunk | None:
         while True:
-            messages = await self._next()
-            if messages is None:
-                return None
-            if self._end is not None:
-                messages = self._up_to_end(messages, self._end)
+            if self._end is None:
+                messages = await self._pull.read(CHUNK_SIZE)
+            else:
+                wanted = await self._read_to(self._end)
+                if wanted is None:
+                    return None
+                messages = wanted
             if messages:
                 self._context.run.observer.lag(self._context.step, parse_reply(messages[-1].reply).pending)
                 return self._chunk(messages)
-
-    async def _next(self) -> list[Incoming] | None:
-        """The next messages; None when the end has been reached and everything up to it is settled or in hand."""
-        if self._end is None:
-            return await self._pull.read(CHUNK_SIZE)
-        while True:
-            if self._tail and not self._pull.buffered and await self._is_finished(self._end):
-                return None
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    return await self._pull.read(CHUNK_SIZE)
-            except TimeoutError:
-                self._tail = True
-
-    def _up_to_end(self, messages: list[Incoming], end: int) -> list[Incoming]:
-        wanted = []
-        for message in messages:
-            sequence = stream_sequence(message.reply)
-            self._tail = self._tail or sequence >= end
-            if sequence <= end:
-                wanted.append(message)
-            else:
-                # Kept until the run ends: handed back now, it would be delivered here again.
-                self._beyond.append(message.reply)
-        return wanted
-
-    async def _is_finished(self, end: int) -> bool:
-        """Whether nothing up to the end is left to deliver, nor unacknowledged in the hands of others."""
-        pull = self._pull
-        info = await consumer_info(self._client, pull.stream, pull.consumer)
-        if info is None:
-            raise ConnectorError(f"consumer {pull.consumer!r} of stream {pull.stream!r} was deleted")
-        delivered = info.delivered.stream_seq if info.delivered is not None else 0
-        if delivered < end and info.num_pending:
-            return False
-        if delivered < end:
-            stream = await stream_info(self._client, pull.stream)
-            if stream is None or stream.state.last_seq < end:
-                return False
-        ours = (
-            sum(map(len, self._outstanding.values())) + len(self._beyond) + len(self._acks) + len(self._naks)
-        )
-        return (info.num_ack_pending or 0) <= ours
 
     def _chunk(self, messages: list[Incoming]) -> Chunk:
         values: list[Any] = messages if self._metadata else [message.data for message in messages]
@@ -184,6 +167,104 @@ class JetStreamReader(Reader):
     def caught_up(self) -> bool:
         return self._pull.caught_up
 
+    # Reading to an end
+
+    async def _read_to(self, end: int) -> list[Incoming] | None:
+        """The next messages up to the end, perhaps none; None when all up to there are settled or in hand."""
+        loop = asyncio.get_running_loop()
+        if self._tail and loop.time() >= self._look_at:
+            wanted = await self._look(end)
+            self._look_at = loop.time() + _SOON_SECONDS
+            if wanted is None or wanted:
+                return wanted
+        try:
+            async with asyncio.timeout(_SOON_SECONDS if self._tail else _LOOK_SECONDS):
+                return self._up_to(end, await self._pull.read(CHUNK_SIZE))
+        except TimeoutError:
+            self._tail = True
+            return []
+
+    def _up_to(self, end: int, messages: list[Incoming]) -> list[Incoming]:
+        wanted = []
+        for message in messages:
+            delivery = parse_reply(message.reply)
+            self._seen = delivery.consumer_sequence
+            self._tail = self._tail or delivery.stream_sequence >= end
+            if delivery.stream_sequence <= end:
+                wanted.append(message)
+            else:
+                self._beyond.append(message.reply)
+                self._beyond_numbers.append(delivery.consumer_sequence)
+        return wanted
+
+    async def _look(self, end: int) -> list[Incoming] | None:
+        """See how the consumer stands. None if the end is reached, else messages that came meanwhile, perhaps none."""
+        standing = await self._standing(end)
+        if standing is None:
+            return []
+        pending, delivered = standing.num_ack_pending or 0, standing.delivered
+        number = delivered.consumer_seq if delivered is not None else 0
+        if pending <= self._in_hand(number):
+            return None
+        # Some of it may be on the way here.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SOON_SECONDS):
+                while self._seen < number:
+                    if wanted := self._up_to(end, await self._pull.read(CHUNK_SIZE)):
+                        return wanted
+        return None if pending <= self._in_hand(number) else []
+
+    def _in_hand(self, number: int) -> int:
+        """How many unacknowledged messages are here, of those up to this sequence of delivery."""
+        beyond = bisect_right(self._beyond_numbers, number)
+        return sum(map(len, self._outstanding.values())) + len(self._acks) + len(self._unused) + beyond
+
+    async def _standing(self, end: int) -> ConsumerInfo | None:
+        """The consumer's state, once it has delivered everything up to the end. None too while no server answers."""
+        if not self._client.is_connected:
+            return None
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                standing = await self._delivered(end)
+        except (ConnectorError, TimeoutError) as error:
+            now = asyncio.get_running_loop().time()
+            self._trouble_since = self._trouble_since or now
+            if now - self._trouble_since > _PATIENCE_SECONDS or isinstance(error, ConsumerGoneError):
+                raise
+            return None
+        self._trouble_since = None
+        return standing
+
+    async def _delivered(self, end: int) -> ConsumerInfo | None:
+        pull = self._pull
+        if not self._stored:
+            stream = await stream_info(self._client, pull.stream)
+            self._stored = stream is not None and stream.state.last_seq >= end
+        info = await consumer_info(self._client, pull.stream, pull.consumer)
+        if info is None:
+            raise ConsumerGoneError(f"consumer {pull.consumer!r} of stream {pull.stream!r} was deleted")
+        delivered = info.delivered.stream_seq if info.delivered is not None else 0
+        if delivered >= end:
+            return info
+        if not self._stored or info.num_pending:
+            return None
+        # The consumer's counts lag behind the stream: see what is really stored.
+        for subject in self._subjects:
+            if await self._next_stored(delivered + 1, subject) <= end:
+                return None
+        return info
+
+    async def _next_stored(self, sequence: int, subject: str) -> float:
+        """The first sequence from this one on that is stored under the subject; infinite if there is none."""
+        ask = {"seq": sequence, "next_by_subj": subject}
+        try:
+            found = await request(self._client, f"STREAM.MSG.GET.{self._pull.stream}", ask)
+        except JetStreamError as error:
+            if error.err_code == _MESSAGE_NOT_FOUND:
+                return float("inf")
+            raise
+        return int(found["message"]["seq"])
+
     # Receipts
 
     def _receipt(self, replies: list[bytes], position: str | None = None) -> Receipt:
@@ -192,29 +273,27 @@ class JetStreamReader(Reader):
         return receipt
 
     def _settle(self, receipt: Receipt, outcome: Outcome) -> None:
-        replies = self._outstanding.pop(receipt)
+        # After the reader was closed the receipt is unknown: its messages were handed back.
+        replies = self._outstanding.pop(receipt, [])
         if outcome is Outcome.DONE:
             self._acks += replies
+            self._settled.set()
         else:
-            self._naks += replies
-        self._settled.set()
+            self._unused += replies
 
     async def settle(self) -> None:
-        """Tell the server what was settled. Runs beside the reading."""
+        """Acknowledge what is done. Runs beside the reading."""
         while True:
             await self._settled.wait()
-            await self._send_settled()
+            self._check()
+            await self._acknowledge()
 
-    async def _send_settled(self) -> None:
-        acks, naks = list(self._acks), list(self._naks)
+    async def _acknowledge(self) -> None:
+        acks = list(self._acks)
         if acks:
             await self._pull.ack_many(acks)
             del self._acks[: len(acks)]
-        if naks:
-            await self._pull.nak_many(naks)
-            del self._naks[: len(naks)]
-        if acks or naks:
-            self._context.run.observer.settled(self._context.step, len(acks), len(naks))
+            self._context.run.observer.settled(self._context.step, len(acks), 0)
 
     async def keep_alive(self) -> None:
         """Tell the server that what is unacknowledged for a while is still worked on. Runs beside the reading."""
@@ -227,21 +306,43 @@ class JetStreamReader(Reader):
                 if receipt in seen
                 for reply in replies
             ]
-            await self._pull.in_progress_many([*slow, *self._beyond])
+            await self._pull.in_progress_many([*slow, *self._beyond, *self._unused])
             seen = set(self._outstanding)
+
+    def _heard(self, event: ConnectionEvent) -> None:
+        """The server answers no acknowledgement, also not one that it refuses: it tells the connection."""
+        place = f".{self._pull.stream}.{self._pull.consumer}."
+        if event.error is None or not (forbids(event.error, '"$JS.ACK.') and forbids(event.error, place)):
+            return
+        self._refused = ConnectorError(
+            f"these credentials do not allow to acknowledge: {event.error}",
+            pipeline=self._context.run.pipeline,
+            step=self._context.step,
+        )
+        self._settled.set()
+
+    def _check(self) -> None:
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
 
     # The end
 
     async def close(self) -> None:
         """Send what was settled, hand back everything else, and forget a consumer that was made for this run."""
         unread = await self._pull.close()
-        unused = [reply for replies in self._outstanding.values() for reply in replies]
+        held = [reply for replies in self._outstanding.values() for reply in replies]
         self._outstanding.clear()
-        self._naks += [*unused, *self._beyond, *(message.reply for message in unread)]
+        back = [*held, *self._unused, *self._beyond, *(message.reply for message in unread)]
         with suppress(StreamflowError):
-            await self._send_settled()
+            await self._acknowledge()
+            if back:
+                await self._pull.nak_many(back)
+                self._context.run.observer.settled(self._context.step, 0, len(back))
             if not self._durable and self._client.is_connected:
                 await request(self._client, f"CONSUMER.DELETE.{self._pull.stream}.{self._pull.consumer}")
         with suppress(nats.errors.Error, TimeoutError, OSError):
             if self._client.is_connected:
                 await self._client.flush(timeout=_FLUSH_SECONDS)  # type: ignore[arg-type]
+        self._leave()
+        self._check()
