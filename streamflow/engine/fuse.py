@@ -13,9 +13,9 @@ from itertools import count, islice
 from operator import length_hint
 from typing import Any
 
-from streamflow.engine.chunk import CHUNK_SIZE, Chunk
+from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Item
 from streamflow.engine.guard import Guard
-from streamflow.engine.step import Slicer, SyncStep
+from streamflow.engine.step import Slicer, SyncStep, owned
 from streamflow.engine.transform import Fragment
 from streamflow.errors import StepError
 
@@ -71,7 +71,10 @@ class FusedStep(SyncStep):
         self._expands = fragments[-1].kind == "flat_map"
         self._slicer = Slicer()
 
-    def process(self, chunk: Chunk) -> Iterator[Chunk | None]:
+    def process(self, chunk: Chunk) -> Iterator[Item | None]:
+        return owned(chunk, self._outputs(chunk))
+
+    def _outputs(self, chunk: Chunk) -> Iterator[Chunk | None]:
         values = chunk.values
         columns = chunk.keys is not None or chunk.lineage is not None
         marked = columns and (self._selects or self.guard.may_absorb)
@@ -116,7 +119,6 @@ class FusedStep(SyncStep):
                 slicer.start()
         if out:
             yield ready()
-        chunk.release()
 
     def _blame(self, error: BaseException) -> str:
         """The step whose line of the generated function raised."""

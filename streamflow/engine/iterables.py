@@ -37,7 +37,7 @@ def open_items(source: Source[Any], context: SourceContext) -> Reader:
         source.__dict__["_consumed"] = True
     if isinstance(items, AsyncIterable):
         return AsyncIterableReader(items, context)
-    if type(items) in (list, tuple, range):
+    if isinstance(items, list | tuple | range):
         return SequenceReader(items, context)
     return IterableReader(items, context)
 

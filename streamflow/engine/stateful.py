@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from itertools import islice, repeat
@@ -22,7 +23,7 @@ from streamflow.engine.chunk import (
     join,
 )
 from streamflow.engine.guard import Guard
-from streamflow.engine.step import Slicer, SyncStep
+from streamflow.engine.step import Slicer, SyncStep, owned
 from streamflow.engine.table import StateTable
 from streamflow.engine.transform import Logic, Scope
 from streamflow.engine.watermark import WatermarkTracker
@@ -55,7 +56,7 @@ class StatefulStep(SyncStep):
             self._scope.tracker = WatermarkTracker(logic.event_time, origins, table.meta)
         self._time = self._scope.tracker
         self._by_clock = isinstance(logic.time, ProcessingTime)
-        self._receipts = _Receipts(holding=logic.keeps_receipts)
+        self._receipts = _Receipts(holding=logic.keeps_receipts, one_by_one=logic.one_by_one)
         self._withheld: dict[str, Item] = {}
         self._slicer = Slicer()
         self._done = False
@@ -69,6 +70,27 @@ class StatefulStep(SyncStep):
             chunk.give(Outcome.UNUSED)
             return
         source = iter(chunk.values)
+        if chunk.lineage is None:
+            yield from owned(chunk, self._outputs(chunk, source))
+        else:
+            yield from self._traced(chunk, chunk.lineage, source)
+        yield from self._after()
+
+    def _traced(self, chunk: Chunk, lineage: list[Receipt], source: Iterator[Any]) -> Iterator[Item | None]:
+        """The same with receipts for each element: each goes its own way, the rest stays unused."""
+        rest = Outcome.REJECTED
+        try:
+            yield from self._outputs(chunk, source)
+            rest = Outcome.UNUSED
+        except GeneratorExit:
+            rest = Outcome.UNUSED
+            raise
+        finally:
+            self._receipts.settle(Outcome.DONE if rest is Outcome.UNUSED else rest)
+            for receipt in lineage[len(lineage) - length_hint(source) :]:
+                receipt.give(rest)
+
+    def _outputs(self, chunk: Chunk, source: Iterator[Any]) -> Iterator[Item | None]:
         keys: Iterable[Hashable] = repeat(None) if chunk.keys is None else chunk.keys
         rows: Iterator[Pair] = zip(keys, source)  # noqa: B905 - strict= costs a look at both ends for each pair
         traced = chunk.lineage is not None
@@ -102,13 +124,6 @@ class StatefulStep(SyncStep):
                 pairs, lineage = [], []
                 slicer.start()
         yield from self._emit(pairs, lineage, chunk)
-        if chunk.lineage is None:
-            chunk.release()
-        else:
-            self._receipts.settle()
-            for unused in chunk.lineage[len(chunk.lineage) - length_hint(source) :]:
-                unused.abandon()
-        yield from self._after()
 
     def _enter(self, origin: str) -> None:
         self._scope.now = self._clock.now()
@@ -249,14 +264,16 @@ class StatefulStep(SyncStep):
 class _Receipts:
     """Receipts of a step with a lineage column: which of them each output takes along.
 
-    A step that holds elements keeps their receipts by key until it emits for that key. Any other step has only the
-    receipt of the element in hand, which every output takes a reference of.
+    A step that holds elements keeps their receipts by key until it emits for that key: then the output takes all of
+    them, or the oldest (``one_by_one``). Any other step has only the receipt of the element in hand, which every
+    output takes a reference of.
     """
 
-    def __init__(self, *, holding: bool) -> None:
+    def __init__(self, *, holding: bool, one_by_one: bool) -> None:
         self.active = False
         self._holding = holding
-        self._held: dict[Hashable, list[Receipt]] = {}
+        self._one_by_one = one_by_one
+        self._held: dict[Hashable, deque[Receipt]] = {}
         self._current: Receipt | None = None
 
     def attach(self, rows: Iterator[Pair], lineage: list[Receipt]) -> Iterator[Pair]:
@@ -264,7 +281,7 @@ class _Receipts:
         self.active = True
         for pair, receipt in zip(rows, lineage, strict=False):
             if self._holding:
-                self._held.setdefault(pair[0], []).append(receipt)
+                self._held.setdefault(pair[0], deque()).append(receipt)
             else:
                 self.settle()
                 self._current = receipt
@@ -273,17 +290,21 @@ class _Receipts:
     def take(self, key: Hashable) -> Receipt:
         """The receipt for an output of this key."""
         if self._holding:
-            held = self._held.pop(key, None)
-            return join(held) if held else _nothing()
+            held = self._held.get(key)
+            if not held:
+                return _nothing()
+            if self._one_by_one and len(held) > 1:
+                return held.popleft()
+            return join(list(self._held.pop(key)))
         if self._current is None:
             return _nothing()
         self._current.retain()
         return self._current
 
-    def settle(self) -> None:
-        """The element in hand has been absorbed."""
+    def settle(self, outcome: Outcome = Outcome.DONE) -> None:
+        """Let go of the element in hand, which has been absorbed, or has failed."""
         if self._current is not None:
-            self._current.release()
+            self._current.give(outcome)
             self._current = None
 
     def give(self, outcome: Outcome) -> None:

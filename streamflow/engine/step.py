@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import perf_counter
 
-from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Item
+from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Item, Outcome
 from streamflow.engine.guard import Guard
 from streamflow.engine.table import StateTable
 
@@ -58,6 +58,23 @@ class SyncStep:
     def backlog(self) -> int:
         """Elements that only time will release; while there are any, the stage reads no further input."""
         return 0
+
+
+def owned(chunk: Chunk, outputs: Iterator[Item | None]) -> Iterator[Item | None]:
+    """Pass on what a step makes of a chunk, then drop the chunk's own references: the outputs have theirs.
+
+    After a failure all of it must come again. When a later step ends the branch in the middle, what this chunk's
+    messages became so far decides about each; a receipt for the whole chunk cannot tell, so it comes again.
+    """
+    try:
+        yield from outputs
+    except GeneratorExit:
+        chunk.give(Outcome.REJECTED if chunk.lineage is None else Outcome.UNUSED)
+        raise
+    except BaseException:
+        chunk.give(Outcome.REJECTED)
+        raise
+    chunk.release()
 
 
 class Slicer:

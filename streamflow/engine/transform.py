@@ -81,6 +81,9 @@ class Logic(Generic[T, U]):
     holds: float = 0
     """How many elements it may keep back per key: 0, a bound, or `UNBOUNDED`. See `Logic.keeps_receipts`."""
 
+    one_by_one: bool = False
+    """Whether an output is one held element, the oldest of its key; else it is made of all that is held for it."""
+
     time: EventTime[Any] | ProcessingTime | None = None
     """Set it to get `on_watermark` calls: by the watermark in ``scope.watermark``, or by the clock."""
 
