@@ -23,14 +23,16 @@ class Outcome(Enum):
 class Receipt:
     """Counts what still depends on some source messages, and tells the source when nothing does any more.
 
-    It starts with one reference. Branches and steps that derive several chunks from one `retain` it; a sink's
-    confirmation or a drop `release`s it, a step that ended before it `abandon`s it, a step that must give back what
-    it holds `reject`s it. When the last reference goes, ``settle`` is called once with the worst of these outcomes.
+    It starts with one reference. Branches and steps that derive several chunks from one `retain` it. A reference goes
+    by `release` (delivered, or dropped on purpose), `reject` (held by a step that must give back), `abandon` (the
+    branch ended before it), or `pass_on` (what it became has references of its own, and speaks for it). When the last
+    one goes, ``settle`` is called once: rejected counts most, then released, then abandoned; if all were passed on,
+    nothing was left of the messages, and they are done.
 
     ``message`` is the source's own handle of what it covers, ``position`` its place in the source.
     """
 
-    __slots__ = ("_refs", "_rejected", "_settle", "_used", "message", "position")
+    __slots__ = ("_abandoned", "_refs", "_rejected", "_settle", "_used", "message", "position")
 
     def __init__(
         self, settle: Callable[[Receipt, Outcome], None], message: Any = None, position: Any = None
@@ -39,6 +41,7 @@ class Receipt:
         self._refs = 1
         self._used = False
         self._rejected = False
+        self._abandoned = False
         self.message = message
         self.position = position
 
@@ -47,14 +50,25 @@ class Receipt:
 
     def release(self) -> None:
         self._used = True
-        self._drop()
+        self.pass_on()
 
     def abandon(self) -> None:
-        self._drop()
+        self._abandoned = True
+        self.pass_on()
 
     def reject(self) -> None:
         self._rejected = True
-        self._drop()
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        self._refs -= 1
+        if self._refs == 0:
+            if self._rejected:
+                self._settle(self, Outcome.REJECTED)
+            elif self._abandoned and not self._used:
+                self._settle(self, Outcome.UNUSED)
+            else:
+                self._settle(self, Outcome.DONE)
 
     def give(self, outcome: Outcome) -> None:
         """Drop a reference with an outcome that is known only at run time."""
@@ -64,14 +78,6 @@ class Receipt:
             self.reject()
         else:
             self.abandon()
-
-    def _drop(self) -> None:
-        self._refs -= 1
-        if self._refs == 0:
-            if self._rejected:
-                self._settle(self, Outcome.REJECTED)
-            else:
-                self._settle(self, Outcome.DONE if self._used else Outcome.UNUSED)
 
 
 def join(receipts: Sequence[Receipt]) -> Receipt:
@@ -131,6 +137,14 @@ class Chunk:
 
     def release(self) -> None:
         self.give(Outcome.DONE)
+
+    def pass_on(self) -> None:
+        """Drop this chunk's references: the chunks that were made of it have theirs."""
+        if self.receipt is not None:
+            self.receipt.pass_on()
+        elif self.lineage is not None:
+            for receipt in self.lineage:
+                receipt.pass_on()
 
     def pick(self, rows: Iterable[int], values: list[Any]) -> Chunk:
         """A chunk of new values that come from the given rows of this one. It has references of its own."""

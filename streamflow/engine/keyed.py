@@ -42,7 +42,7 @@ class KeyStep(SyncStep):
             missing = set(failed)
             rows = [row for row in range(len(values)) if row not in missing]
             kept = chunk.pick(rows, [values[row] for row in rows])
-            chunk.release()
+            chunk.pass_on()
             chunk = kept
         chunk.keys = keys
         if keys:

@@ -75,7 +75,7 @@ class ToBranches:
             return
         self._guard.observer.processed(self._name, len(item), len(item))
         shares = list(self._copies(item) if self._choose is None else self._selected(item, self._choose))
-        item.release()
+        item.pass_on()
         # Append to all before waiting for any, so that a cancelled wait cannot tear a chunk apart.
         for (channel, port), share in shares:
             channel.append(share, port)

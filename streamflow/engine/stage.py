@@ -180,8 +180,9 @@ class Stage:
             if not ended:
                 for step in self._steps:
                     step.abandon()
-        finally:
+            # Not when it failed or was stopped: then the source takes back whatever was not settled.
             self.source.detach()
+        finally:
             if self._timer is not None:
                 self._timer.cancel()
 

@@ -86,7 +86,7 @@ class StatefulStep(SyncStep):
             rest = Outcome.UNUSED
             raise
         finally:
-            self._receipts.settle(Outcome.DONE if rest is Outcome.UNUSED else rest)
+            self._receipts.settle(failed=rest is Outcome.REJECTED)
             for receipt in lineage[len(lineage) - length_hint(source) :]:
                 receipt.give(rest)
 
@@ -301,10 +301,13 @@ class _Receipts:
         self._current.retain()
         return self._current
 
-    def settle(self, outcome: Outcome = Outcome.DONE) -> None:
-        """Let go of the element in hand, which has been absorbed, or has failed."""
+    def settle(self, *, failed: bool = False) -> None:
+        """Let go of the element in hand: what it became speaks for it, unless it has failed."""
         if self._current is not None:
-            self._current.give(outcome)
+            if failed:
+                self._current.reject()
+            else:
+                self._current.pass_on()
             self._current = None
 
     def give(self, outcome: Outcome) -> None:

@@ -74,7 +74,7 @@ def owned(chunk: Chunk, outputs: Iterator[Item | None]) -> Iterator[Item | None]
     except BaseException:
         chunk.give(Outcome.REJECTED)
         raise
-    chunk.release()
+    chunk.pass_on()
 
 
 class Slicer:

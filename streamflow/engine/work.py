@@ -144,7 +144,7 @@ class WorkStage(ABC):
                 self._collect(head, ready)
                 if head.missing or head.results:
                     break
-                head.chunk.release()
+                head.chunk.pass_on()
             else:
                 ready.append(head)
             self._line.popleft()
