@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from streamflow import App, ConfigurationError, Pipeline, Source, run
 from streamflow.connectors import Collect
+from streamflow.testing import NatsServer
 from tests.child import Child, child
 
 PREAMBLE = """
@@ -102,6 +104,7 @@ def test_a_second_signal_stops_at_once(
 def test_a_signal_that_is_sent_to_process_and_group_counts_once(tmp_path: Path) -> None:
     twice = """
 import signal
+import socket
 async def interrupt(number):
     if number == 20:
         signal.raise_signal(signal.SIGTERM)
@@ -294,3 +297,31 @@ async def runs_inside() -> None:
 def test_inside_a_coroutine_it_says_what_to_call() -> None:
     with pytest.raises(ConfigurationError, match="await pipeline.run"):
         asyncio.run(runs_inside())
+
+
+def test_connectors_find_the_server_in_the_settings_and_end_without_a_word(tmp_path: Path) -> None:
+    code = """
+from streamflow.connectors.jetstream import JetStreamSink, StreamSettings
+sink = JetStreamSink("WORDS", "words.all", create=StreamSettings(["words.>"]))
+print(run(Source([b"one", b"two"]).to(sink, name="words")))
+"""
+    with NatsServer() as server, service(tmp_path, code, STREAMFLOW_SERVERS=server.url) as jobs:
+        assert jobs.end() == 0, jobs.output
+        started, finished, result = jobs.lines
+        assert "started pipeline=words" in started
+        assert "finished pipeline=words" in finished
+        assert result == "2\n"
+
+
+def test_no_server_is_one_clear_line(tmp_path: Path) -> None:
+    code = """
+from streamflow.connectors.jetstream import JetStreamSource
+run(JetStreamSource("WORDS", name="source").to(Collect(), name="words"))
+"""
+    with socket.socket() as taken:  # bound and not listening: a connection to it is refused
+        taken.bind(("127.0.0.1", 0))
+        url = f"nats://127.0.0.1:{taken.getsockname()[1]}"
+        with service(tmp_path, code, NATS_URL=url) as jobs:
+            assert jobs.end() == 1
+            (line,) = jobs.lines
+            assert f"pipeline 'words', step 'source': cannot connect to NATS at {url}" in line

@@ -110,7 +110,8 @@ class LogObserver(StatsObserver):
         self._log.debug("checkpoint", number=number, entries=entries, seconds=round(seconds, 3))
 
     def event(self, name: str, **details: Any) -> None:
-        self._log.warning(name, **details)
+        log = self._log.info if name.endswith("reconnected") else self._log.warning
+        log(name, **details)
 
     def ended(self, ending: Ending, error: BaseException | None) -> None:
         super().ended(ending, error)

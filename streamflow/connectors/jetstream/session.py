@@ -27,14 +27,24 @@ async def client_for(
         servers or getattr(context.settings, "servers", None) or os.environ.get("NATS_URL") or DEFAULT_URL
     )
 
+    ending = False
+
     def heard(event: ConnectionEvent) -> None:
+        if ending:
+            return
         details: dict[str, Any] = {"error": str(event.error)} if event.error is not None else {}
         context.observer.event(f"connection {event.kind}", servers=list(urls), **details)
 
     async def open() -> Client:
         return await connect(list(urls), on_event=heard)
 
-    client: Client = await context.resources.get(("nats", urls), open, close)
+    async def end(client: Client) -> None:
+        # That a connection is closed at the end of its run is no event.
+        nonlocal ending
+        ending = True
+        await close(client)
+
+    client: Client = await context.resources.get(("nats", urls), open, end)
     return client
 
 
