@@ -15,7 +15,7 @@ from typing import Any
 
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Item
 from streamflow.engine.guard import Guard
-from streamflow.engine.step import Slicer, SyncStep, owned
+from streamflow.engine.step import Slicer, SyncStep
 from streamflow.engine.transform import Fragment
 from streamflow.errors import StepError
 
@@ -72,7 +72,7 @@ class FusedStep(SyncStep):
         self._slicer = Slicer()
 
     def process(self, chunk: Chunk) -> Iterator[Item | None]:
-        return owned(chunk, self._outputs(chunk))
+        return self.owned(chunk, self._outputs(chunk))
 
     def _outputs(self, chunk: Chunk) -> Iterator[Chunk | None]:
         values = chunk.values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from time import perf_counter
 from typing import Any, NoReturn
 
@@ -177,16 +177,15 @@ class Stage:
                     item = await self.source.get()
                     self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
-            if not ended:
-                for step in self._steps:
-                    step.abandon()
+            for step in self._steps:
+                step.abandon()
             # Not when it failed or was stopped: then the source takes back whatever was not settled.
             self.source.detach()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
 
-    async def _send(self, items: Iterator[Item | None]) -> bool:
+    async def _send(self, items: Generator[Item | None, None, None]) -> bool:
         """Put out what the steps make, giving the loop a turn now and then; True after the end."""
         for item in items:
             if item is not None and item is not TICK:
@@ -197,13 +196,16 @@ class Stage:
                 else:
                     await self._output.put(item)
                 if isinstance(item, End):
+                    for step in self._steps:
+                        step.ended = True
+                    items.close()
                     return True
             if perf_counter() - self._turn > SLICE:
                 await asyncio.sleep(0)
                 self._turn = perf_counter()
         return False
 
-    def _through(self, item: Item, position: int) -> Iterator[Item | None]:
+    def _through(self, item: Item, position: int) -> Generator[Item | None, None, None]:
         """Everything that one item becomes behind the steps from ``position`` on."""
         if position == len(self._steps):
             yield item
@@ -218,7 +220,7 @@ class Stage:
             else:
                 yield from self._through(out, position + 1)
 
-    def _started(self) -> Iterator[Item | None]:
+    def _started(self) -> Generator[Item | None, None, None]:
         for position, step in enumerate(self._steps):
             for out in step.start():
                 if out is not None:

@@ -23,7 +23,7 @@ from streamflow.engine.chunk import (
     join,
 )
 from streamflow.engine.guard import Guard
-from streamflow.engine.step import Slicer, SyncStep, owned
+from streamflow.engine.step import Slicer, SyncStep
 from streamflow.engine.table import StateTable
 from streamflow.engine.transform import Logic, Scope
 from streamflow.engine.watermark import WatermarkTracker
@@ -71,24 +71,21 @@ class StatefulStep(SyncStep):
             return
         source = iter(chunk.values)
         if chunk.lineage is None:
-            yield from owned(chunk, self._outputs(chunk, source))
+            yield from self.owned(chunk, self._outputs(chunk, source))
         else:
             yield from self._traced(chunk, chunk.lineage, source)
         yield from self._after()
 
     def _traced(self, chunk: Chunk, lineage: list[Receipt], source: Iterator[Any]) -> Iterator[Item | None]:
         """The same with receipts for each element: each goes its own way, the rest stays unused."""
-        rest = Outcome.REJECTED
         try:
             yield from self._outputs(chunk, source)
-            rest = Outcome.UNUSED
         except GeneratorExit:
-            rest = Outcome.UNUSED
-            raise
-        finally:
-            self._receipts.settle(failed=rest is Outcome.REJECTED)
-            for receipt in lineage[len(lineage) - length_hint(source) :]:
-                receipt.give(rest)
+            if not self.ended:
+                raise
+        self._receipts.settle()
+        for receipt in lineage[len(lineage) - length_hint(source) :]:
+            receipt.abandon()
 
     def _outputs(self, chunk: Chunk, source: Iterator[Any]) -> Iterator[Item | None]:
         keys: Iterable[Hashable] = repeat(None) if chunk.keys is None else chunk.keys
@@ -301,13 +298,10 @@ class _Receipts:
         self._current.retain()
         return self._current
 
-    def settle(self, *, failed: bool = False) -> None:
-        """Let go of the element in hand: what it became speaks for it, unless it has failed."""
+    def settle(self) -> None:
+        """Let go of the element in hand: what it became speaks for it."""
         if self._current is not None:
-            if failed:
-                self._current.reject()
-            else:
-                self._current.pass_on()
+            self._current.pass_on()
             self._current = None
 
     def give(self, outcome: Outcome) -> None:

@@ -22,6 +22,8 @@ class SyncStep:
     def __init__(self, name: str, guard: Guard) -> None:
         self.name = name
         self.guard = guard
+        self.ended = False
+        """Set when a later step of the stage has ended the branch."""
 
     def handle(self, item: Item) -> Iterator[Item | None]:
         """What follows from one item, in order."""
@@ -38,6 +40,21 @@ class SyncStep:
     def process(self, chunk: Chunk) -> Iterator[Item | None]:
         """Take over a chunk, receipts included."""
         raise NotImplementedError
+
+    def owned(self, chunk: Chunk, outputs: Iterator[Item | None]) -> Iterator[Item | None]:
+        """Pass on what the step makes of a chunk, then drop the chunk's own references: the outputs have theirs.
+
+        When a later step ends the branch in the middle, what its messages became so far decides about each; a receipt
+        for the whole chunk cannot tell, so it comes again. After a failure, or when the run is stopped, nothing is
+        settled here: the source takes back what it has heard nothing of.
+        """
+        try:
+            yield from outputs
+        except GeneratorExit:
+            if self.ended:
+                chunk.give(Outcome.REJECTED if chunk.lineage is None else Outcome.UNUSED)
+            raise
+        chunk.pass_on()
 
     def control(self, item: Item) -> Iterator[Item | None]:
         """React to an item that is no chunk and pass it on."""
@@ -58,23 +75,6 @@ class SyncStep:
     def backlog(self) -> int:
         """Elements that only time will release; while there are any, the stage reads no further input."""
         return 0
-
-
-def owned(chunk: Chunk, outputs: Iterator[Item | None]) -> Iterator[Item | None]:
-    """Pass on what a step makes of a chunk, then drop the chunk's own references: the outputs have theirs.
-
-    After a failure all of it must come again. When a later step ends the branch in the middle, what this chunk's
-    messages became so far decides about each; a receipt for the whole chunk cannot tell, so it comes again.
-    """
-    try:
-        yield from outputs
-    except GeneratorExit:
-        chunk.give(Outcome.REJECTED if chunk.lineage is None else Outcome.UNUSED)
-        raise
-    except BaseException:
-        chunk.give(Outcome.REJECTED)
-        raise
-    chunk.pass_on()
 
 
 class Slicer:
