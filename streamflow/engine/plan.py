@@ -1,4 +1,4 @@
-"""From the description to stages: what is fused, where channels are, and which promises can be kept.
+"""From the description to stages: what is fused, and where channels are.
 
 A stage is a linear run of steps that one task executes. A new one begins behind a source, at a merge, on every
 branch, and around each step that has work in flight.
@@ -11,9 +11,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from streamflow.engine.channel import CAPACITY
 from streamflow.engine.transform import (
-    UNBOUNDED,
     Distribute,
     Fragment,
     KeyedRun,
@@ -22,15 +20,9 @@ from streamflow.engine.transform import (
     Transform,
     Work,
 )
-from streamflow.errors import GuaranteeError, PlanError
+from streamflow.errors import PlanError
 from streamflow.graph import Flow, Graph, Pipeline, Sink, Source, Step
 from streamflow.policies import Checkpoint, Delivery, ErrorPolicy
-
-_IN_FLIGHT = 2 * CAPACITY
-"""Elements that channels and chunks in hand may keep unacknowledged, without any step that holds some."""
-
-_KEYS = 1000
-"""Keys that hold elements at the same time, as a guess for the size of what a source may leave unacknowledged."""
 
 
 @frozen
@@ -86,14 +78,16 @@ class SourcePlan:
     source: Source[Any]
     lineage: bool = False
     receipts: bool = False
-    in_flight: int = _IN_FLIGHT
+    in_flight: int = 0
 
 
 @define(eq=False)
 class SinkPlan:
     name: str
     sink: Sink[Any, Any]
+    step: Step
     stable: bool = False
+    """See `SinkContext.stable`."""
 
 
 @define(eq=False)
@@ -131,6 +125,7 @@ class Plan:
     checkpoint: Checkpoint | None
     stages: list[StagePlan]
     sinks: list[SinkPlan]
+    transforms: dict[Step, Transform]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,9 +156,8 @@ def make_plan(pipeline: Pipeline[Any], *, delivery: Delivery, checkpoint: Checkp
     for step in builder.steps.values():
         if isinstance(step.element, Source):
             builder.stage_from_source(step)
-    plan = Plan(pipeline, pipeline.describe(), delivery, checkpoint, builder.stages, builder.sinks())
-    _check(plan, builder)
-    return plan
+    graph, sinks = pipeline.describe(), builder.sinks()
+    return Plan(pipeline, graph, delivery, checkpoint, builder.stages, sinks, builder.transforms)
 
 
 class _Builder:
@@ -237,7 +231,7 @@ class _Builder:
         element, name = step.element, self.names[step]
         if isinstance(element, Sink):
             self._add_codec(stage, step, element.on_error)
-            stage.behind = self._sinks[step] = SinkPlan(name, element)
+            stage.behind = self._sinks[step] = SinkPlan(name, element, step)
         elif isinstance(element, Distribute):
             branches = stage.behind = BranchPlan(name, element, None)
             for output in range(element.outputs):
@@ -373,108 +367,3 @@ class _Builder:
                 )
             else:
                 stage.steps.append(plan)
-
-
-# What can be promised
-
-
-def _check(plan: Plan, builder: _Builder) -> None:
-    where = f"pipeline {plan.pipeline.name!r}"
-    checkpoint = plan.checkpoint
-    if plan.delivery == "exactly_once":
-        sink = plan.sinks[0]
-        raise GuaranteeError(
-            f"{where}, step {sink.name!r}: delivery='exactly_once' needs transactional or idempotent sinks, and "
-            f"{type(sink.sink).__name__} is neither; use delivery='at_least_once'"
-        )
-    if checkpoint is not None and checkpoint.store is None:
-        raise GuaranteeError(
-            f"{where}: Checkpoint needs a store= in this release (streamflow.testing.MemoryStore is one); "
-            "keeping checkpoints in a JetStream bucket is not built yet"
-        )
-    for source in (stage.source for stage in plan.stages if stage.source is not None):
-        _check_source(plan, source, where)
-    if checkpoint is not None:
-        _check_state_names(plan, where)
-    for sink_step, sink_plan in builder._sinks.items():
-        sink_plan.stable = _is_stable(sink_step, builder)
-
-
-def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
-    behind = list(_reachable(plan, source))
-    logics = [logic for stage in behind for logic in stage.logics]
-    acknowledges = source.source.acknowledges
-    if acknowledges and plan.checkpoint is not None:
-        raise GuaranteeError(
-            f"{where}, step {source.name!r}: checkpoints of a source that acknowledges need exclusive consumers, "
-            "which are not built yet; leave out checkpoint="
-        )
-    forgetful = [logic for logic in logics if logic.logic.memory]
-    if acknowledges and plan.delivery == "at_least_once" and plan.checkpoint is None and forgetful:
-        raise GuaranteeError(
-            f"{where}, step {forgetful[0].state!r}: at_least_once needs its state saved, since messages of "
-            f"{source.name!r} are acknowledged when it has absorbed them. Add checkpoint=Checkpoint("
-            f"{plan.pipeline.name!r}), or accept the loss of state in a crash with delivery='best_effort'"
-        )
-    holding = [logic for logic in logics if logic.logic.keeps_receipts]
-    positions = any(_wants_positions(stage) for stage in behind)
-    source.receipts = acknowledges and plan.checkpoint is None
-    source.lineage = source.receipts and bool(
-        holding or positions or any(logic.logic.needs_lineage for logic in logics)
-    )
-    held = sum(
-        int(logic.logic.holds) * (_KEYS if logic.keyed else 1)
-        for logic in logics
-        if logic.logic.holds < UNBOUNDED
-    )
-    in_flight = sum(stage.work[1].in_flight for stage in behind if stage.work is not None)
-    source.in_flight = held + in_flight + _IN_FLIGHT * len(behind)
-
-
-def _wants_positions(stage: StagePlan) -> bool:
-    return isinstance(stage.behind, SinkPlan) and bool(getattr(stage.behind.sink, "wants_positions", False))
-
-
-def _reachable(plan: Plan, source: SourcePlan) -> Iterator[StagePlan]:
-    pending = [stage for stage in plan.stages if stage.source is source]
-    seen: set[int] = set()
-    while pending:
-        stage = pending.pop()
-        if id(stage) in seen:
-            continue
-        seen.add(id(stage))
-        yield stage
-        if isinstance(stage.behind, BranchPlan):
-            pending += [target for target, _ in stage.behind.targets]
-        elif isinstance(stage.behind, tuple):
-            pending.append(stage.behind[0])
-
-
-def _is_stable(sink: Step, builder: _Builder) -> bool:
-    """Whether each output can be named by (source position, ordinal): one path of stateless steps from one source."""
-    step = sink
-    while step.inputs:
-        (step, _), *others = step.inputs
-        if others:
-            return False
-        transform = builder.transforms.get(step)
-        if transform is not None and not isinstance(transform, Fragment):
-            return False
-    return bool(step.element.acknowledges)
-
-
-def _check_state_names(plan: Plan, where: str) -> None:
-    """Saved state finds its step by name: two steps of one class need names that do not depend on their order."""
-    for name, step in plan.pipeline.steps().items():
-        if (
-            step.name is None
-            and name != step.label
-            and any(
-                logic.state == name or logic.state.startswith(f"{name}/")
-                for s in plan.stages
-                for logic in s.logics
-            )
-        ):
-            raise PlanError(
-                f"{where}: {step.label} is used twice and its state is saved: give each a name, .via(…, name='…')"
-            )

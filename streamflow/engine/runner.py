@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from streamflow.clock import Clock, SystemClock
+from streamflow.engine import promises
 from streamflow.engine.assemble import Assembly, assemble
 from streamflow.engine.checkpoint import Coordinator
 from streamflow.engine.connector import Resources, RunContext
@@ -36,6 +37,7 @@ def started(pipeline: Pipeline[R], options: RunOptions) -> Running[R]:
     on_error: ErrorPolicy = options.get("on_error") or Fail()
     check_policy(on_error, f"pipeline {pipeline.name!r}")
     plan = make_plan(pipeline, delivery=delivery, checkpoint=checkpoint)
+    promises.check(plan)
     clock = options.get("clock") or SystemClock()
     return Running(plan, on_error, clock, tuple(options.get("observers", ())), options.get("settings"))
 

@@ -8,7 +8,9 @@ from typing import assert_type
 from attrs import frozen
 
 from streamflow import EventTime, KeyedValue, Pipeline, Source, Stream, Window
+from streamflow.codecs import Json
 from streamflow.connectors import Collect, Discard, ForEach, Into
+from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
 from streamflow.operators import (
     Batch,
     Count,
@@ -89,3 +91,16 @@ assert_type(a, Stream[Order])
 assert_type(Pipeline(a.to(Collect()), b.to(Discard())), Pipeline[tuple[list[Order], int]])
 assert_type(merge(a, b), Stream[Order])
 assert_type(fan_out(big, 2), tuple[Stream[Order], ...])
+
+# JetStream
+
+messages = JetStreamSource("ORDERS", "orders.>", durable="d")
+assert_type(messages.via(Filter(lambda body: len(body) > 1)), Stream[bytes])
+decoded = JetStreamSource("ORDERS", codec=Json(Order), until="end")
+assert_type(decoded.via(Map(lambda o: o.total)), Stream[float])
+enveloped = JetStreamSource("ORDERS", codec=Json(Order), with_metadata=True)
+assert_type(enveloped.via(Map(lambda m: m.value.customer)), Stream[str])
+raw = JetStreamSource("ORDERS", with_metadata=True)
+assert_type(raw.via(Map(lambda m: m.value)), Stream[bytes])
+published = w.to(JetStreamSink("TOTALS", subject=lambda r: f"totals.{r.key.lower()}", codec=Json()))
+assert_type(published, Pipeline[int])

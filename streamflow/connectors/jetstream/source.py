@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from nats.aio.client import Client
 
@@ -20,7 +20,24 @@ from streamflow.policies import ErrorPolicy, check_policy, positive, seconds
 
 T = TypeVar("T")
 
+V = TypeVar("V")
+
+Subject = str | Sequence[str] | None
 Start = Literal["all", "new", "last"] | int
+
+
+class SourceOptions(TypedDict, total=False):
+    """The options of `JetStreamSource` that do not change the type of its elements."""
+
+    durable: str | None
+    until: Literal["end"] | int | None
+    start: Start
+    create: StreamSettings | None
+    ack_wait: timedelta | float
+    servers: str | Sequence[str] | None
+    connection: Client | None
+    name: str | None
+    on_error: ErrorPolicy | None
 
 
 class JetStreamSource(Source[T]):
@@ -57,76 +74,44 @@ class JetStreamSource(Source[T]):
     def __init__(
         self: JetStreamSource[bytes],
         stream: str,
-        subject: str | Sequence[str] | None = ...,
+        subject: Subject = ...,
         *,
-        durable: str | None = ...,
         with_metadata: Literal[False] = ...,
-        until: Literal["end"] | int | None = ...,
-        start: Start = ...,
-        create: StreamSettings | None = ...,
-        ack_wait: timedelta | float = ...,
-        servers: str | Sequence[str] | None = ...,
-        connection: Client | None = ...,
-        name: str | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[SourceOptions],
     ) -> None: ...
     @overload
     def __init__(
         self: JetStreamSource[Message[bytes]],
         stream: str,
-        subject: str | Sequence[str] | None = ...,
+        subject: Subject = ...,
         *,
-        durable: str | None = ...,
         with_metadata: Literal[True],
-        until: Literal["end"] | int | None = ...,
-        start: Start = ...,
-        create: StreamSettings | None = ...,
-        ack_wait: timedelta | float = ...,
-        servers: str | Sequence[str] | None = ...,
-        connection: Client | None = ...,
-        name: str | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[SourceOptions],
     ) -> None: ...
     @overload
     def __init__(
         self,
         stream: str,
-        subject: str | Sequence[str] | None = ...,
+        subject: Subject = ...,
         *,
-        durable: str | None = ...,
         codec: Codec[T],
         with_metadata: Literal[False] = ...,
-        until: Literal["end"] | int | None = ...,
-        start: Start = ...,
-        create: StreamSettings | None = ...,
-        ack_wait: timedelta | float = ...,
-        servers: str | Sequence[str] | None = ...,
-        connection: Client | None = ...,
-        name: str | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[SourceOptions],
     ) -> None: ...
     @overload
     def __init__(
-        self: JetStreamSource[Message[Any]],
+        self: JetStreamSource[Message[V]],
         stream: str,
-        subject: str | Sequence[str] | None = ...,
+        subject: Subject = ...,
         *,
-        durable: str | None = ...,
-        codec: Codec[Any],
+        codec: Codec[V],
         with_metadata: Literal[True],
-        until: Literal["end"] | int | None = ...,
-        start: Start = ...,
-        create: StreamSettings | None = ...,
-        ack_wait: timedelta | float = ...,
-        servers: str | Sequence[str] | None = ...,
-        connection: Client | None = ...,
-        name: str | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[SourceOptions],
     ) -> None: ...
     def __init__(
         self,
         stream: str,
-        subject: str | Sequence[str] | None = None,
+        subject: Subject = None,
         *,
         durable: str | None = None,
         codec: Codec[Any] | None = None,
@@ -156,8 +141,8 @@ class JetStreamSource(Source[T]):
         self.durable = durable
         self.codec: Codec[Any] = Bytes() if codec is None else codec
         self.with_metadata = with_metadata
-        self.until = until
-        self.start = start
+        self.until: Literal["end"] | int | None = until
+        self.start: Start = start
         self.create = create
         self.ack_wait = seconds(ack_wait, "JetStreamSource's ack_wait")
         self.servers = servers
@@ -178,7 +163,7 @@ class JetStreamSource(Source[T]):
         return await open_reader(self, context)
 
 
-def _subjects(subject: str | Sequence[str] | None) -> tuple[str, ...]:
+def _subjects(subject: Subject) -> tuple[str, ...]:
     if subject is None:
         return ()
     subjects = (subject,) if isinstance(subject, str) else tuple(subject)

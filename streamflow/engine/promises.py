@@ -1,0 +1,121 @@
+"""What a pipeline promises: the promises it cannot keep are refused, with the reason, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streamflow.engine.channel import CAPACITY
+from streamflow.engine.plan import BranchPlan, Plan, SinkPlan, SourcePlan, StagePlan
+from streamflow.engine.transform import UNBOUNDED, Fragment, Transform
+from streamflow.errors import GuaranteeError, PlanError
+from streamflow.graph import Step
+
+_IN_FLIGHT = 2 * CAPACITY
+"""Elements that the channel and the chunks of one stage may keep unacknowledged."""
+
+_KEYS = 1000
+"""Keys that hold elements at the same time, as a guess for the size of what a source may leave unacknowledged."""
+
+
+def check(plan: Plan) -> None:
+    """Refuse what this pipeline cannot keep, and note what its steps ask of each source and sink."""
+    where = f"pipeline {plan.pipeline.name!r}"
+    checkpoint = plan.checkpoint
+    if plan.delivery == "exactly_once":
+        first = plan.sinks[0]
+        raise GuaranteeError(
+            f"{where}, step {first.name!r}: delivery='exactly_once' needs transactional or idempotent sinks, and "
+            f"{type(first.sink).__name__} is neither; use delivery='at_least_once'"
+        )
+    if checkpoint is not None and checkpoint.store is None:
+        raise GuaranteeError(
+            f"{where}: Checkpoint needs a store= in this release (streamflow.testing.MemoryStore is one); "
+            "keeping checkpoints in a JetStream bucket is not built yet"
+        )
+    for source in (stage.source for stage in plan.stages if stage.source is not None):
+        _check_source(plan, source, where)
+    if checkpoint is not None:
+        _check_state_names(plan, where)
+    for sink in plan.sinks:
+        sink.stable = _is_stable(sink.step, plan.transforms)
+
+
+def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
+    behind = list(_reachable(plan, source))
+    logics = [logic for stage in behind for logic in stage.logics]
+    acknowledges = source.source.acknowledges
+    if acknowledges and plan.checkpoint is not None:
+        raise GuaranteeError(
+            f"{where}, step {source.name!r}: checkpoints of a source that acknowledges need exclusive consumers, "
+            "which are not built yet; leave out checkpoint="
+        )
+    forgetful = [logic for logic in logics if logic.logic.memory]
+    if acknowledges and plan.delivery == "at_least_once" and plan.checkpoint is None and forgetful:
+        raise GuaranteeError(
+            f"{where}, step {forgetful[0].state!r}: at_least_once needs its state saved, since messages of "
+            f"{source.name!r} are acknowledged when it has absorbed them. That takes checkpoint=Checkpoint("
+            f"{plan.pipeline.name!r}), which this release does not have for such a source yet; or accept the loss of "
+            "state in a crash: delivery='best_effort'"
+        )
+    holding = [logic for logic in logics if logic.logic.keeps_receipts]
+    positions = any(_wants_positions(stage) for stage in behind)
+    source.receipts = acknowledges and plan.checkpoint is None
+    source.lineage = source.receipts and bool(
+        holding or positions or any(logic.logic.needs_lineage for logic in logics)
+    )
+    held = sum(
+        int(logic.logic.holds) * (_KEYS if logic.keyed else 1)
+        for logic in logics
+        if logic.logic.holds < UNBOUNDED
+    )
+    in_flight = sum(stage.work[1].in_flight for stage in behind if stage.work is not None)
+    source.in_flight = held + in_flight + _IN_FLIGHT * len(behind)
+
+
+def _wants_positions(stage: StagePlan) -> bool:
+    return isinstance(stage.behind, SinkPlan) and bool(getattr(stage.behind.sink, "wants_positions", False))
+
+
+def _reachable(plan: Plan, source: SourcePlan) -> Iterator[StagePlan]:
+    pending = [stage for stage in plan.stages if stage.source is source]
+    seen: set[int] = set()
+    while pending:
+        stage = pending.pop()
+        if id(stage) in seen:
+            continue
+        seen.add(id(stage))
+        yield stage
+        if isinstance(stage.behind, BranchPlan):
+            pending += [target for target, _ in stage.behind.targets]
+        elif isinstance(stage.behind, tuple):
+            pending.append(stage.behind[0])
+
+
+def _is_stable(sink: Step, transforms: dict[Step, Transform]) -> bool:
+    """Whether each output can be named by (source position, ordinal): one path of stateless steps from one source."""
+    step = sink
+    while step.inputs:
+        (step, _), *others = step.inputs
+        if others:
+            return False
+        transform = transforms.get(step)
+        if transform is not None and not isinstance(transform, Fragment):
+            return False
+    return bool(step.element.acknowledges)
+
+
+def _check_state_names(plan: Plan, where: str) -> None:
+    """Saved state finds its step by name: two steps of one class need names that do not depend on their order."""
+    for name, step in plan.pipeline.steps().items():
+        if (
+            step.name is None
+            and name != step.label
+            and any(
+                logic.state == name or logic.state.startswith(f"{name}/")
+                for s in plan.stages
+                for logic in s.logics
+            )
+        ):
+            raise PlanError(
+                f"{where}: {step.label} is used twice and its state is saved: give each a name, .via(…, name='…')"
+            )
