@@ -64,7 +64,9 @@ class StepError(StreamflowError):
         super().__init__(pipeline, step, cause)
 
     def __str__(self) -> str:
-        reason = f"{type(self.cause).__name__}: {self.cause}" if str(self.cause) else type(self.cause).__name__
+        reason = (
+            f"{type(self.cause).__name__}: {self.cause}" if str(self.cause) else type(self.cause).__name__
+        )
         on = "" if self.element is None else f" on {shorten(self.element)}"
         return located(f"failed{on}: {reason}", self.pipeline, self.step)
 

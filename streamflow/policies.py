@@ -110,4 +110,6 @@ class Checkpoint:
 def check_policy(policy: Any, what: str) -> None:
     """Refuse an ``on_error=`` that is not a policy, e.g. the class itself instead of an instance."""
     if policy is not None and (isinstance(policy, type) or not isinstance(policy, ErrorPolicy)):
-        raise ConfigurationError(f"{what}: on_error must be a policy such as Fail() or Skip(), not {policy!r}")
+        raise ConfigurationError(
+            f"{what}: on_error must be a policy such as Fail() or Skip(), not {policy!r}"
+        )
