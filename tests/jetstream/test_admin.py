@@ -103,6 +103,23 @@ async def test_two_create_the_same_stream_at_once(server: NatsServer) -> None:
 
 
 @bounded
+async def test_of_two_that_create_it_differently_one_has_a_conflict(server: NatsServer) -> None:
+    async with connected(server.url) as client:
+        streams = [StreamSettings("s.>", max_messages=number) for number in (10, 20)]
+        results = await asyncio.gather(
+            *(ensure_stream(client, "S", s) for s in streams), return_exceptions=True
+        )
+        (conflict,) = [result for result in results if isinstance(result, ConnectorError)]
+        assert "\n  max_messages: wanted" in str(conflict)
+        consumers = [ConsumerSettings("C", max_deliver=number) for number in (10, 20)]
+        infos = await asyncio.gather(
+            *(ensure_consumer(client, "S", c) for c in consumers), return_exceptions=True
+        )
+        (conflict,) = [info for info in infos if isinstance(info, ConnectorError)]
+        assert "\n  max_deliver: wanted" in str(conflict)
+
+
+@bounded
 async def test_overlapping_subjects_name_the_owner(server: NatsServer) -> None:
     async with connected(server.url) as client:
         await ensure_stream(client, "OTHER", StreamSettings("s.a"))

@@ -254,7 +254,7 @@ async def test_a_subject_without_stream_is_retried_and_then_an_error(
         with pytest.raises(PublishError, match=r"not confirmed within 0.6 s: no stream takes this subject"):
             await publisher.flush()
         await publisher.aclose()
-        publisher = await Publisher.open(client, wire=wired(client))
+        publisher = await Publisher.open(client, ack_timeout=25, wire=wired(client))
         await publisher.publish_many(items([b"x", b"y"]))
         await client.flush()  # the server has said that nobody takes it
         await ensure_stream(client, "S", StreamSettings("s.>"))
@@ -334,10 +334,12 @@ async def test_a_restart_loses_and_doubles_nothing(
     async with connected(server.url) as client:
         await ensure_stream(client, "S", StreamSettings("s.>"))
         tokens: list[Any] = []
-        publisher = await Publisher.open(client, window=500, on_confirm=tokens.extend, wire=wired(client))
-        ended = 0
+        publisher = await Publisher.open(
+            client, window=500, ack_timeout=25, on_confirm=tokens.extend, wire=wired(client)
+        )
+        ended, all_items = 0, items(numbers(20_000))
         for start in range(0, 20_000, 100):
-            await publisher.publish_many(items(numbers(20_000))[start : start + 100])
+            await publisher.publish_many(all_items[start : start + 100])
             if start in (5000, 12_000):
                 assert publisher.pending > 0
                 end(server)

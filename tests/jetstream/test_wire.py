@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol import parser as nats_parser
 
 from streamflow.connectors.jetstream.connection import close
 from streamflow.connectors.jetstream.protocol import Incoming, Outgoing, encode_headers
@@ -238,7 +239,7 @@ async def test_hooks_are_gone_with_the_last_inbox(server: NatsServer) -> None:
 # --- the parser beside nats-py's own ---
 
 text = st.text("abc.XY", min_size=1, max_size=8).map(str.encode)
-chunk_sizes = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+chunk_sizes = st.lists(st.integers(1, 30) | st.integers(1, 300), min_size=1, max_size=30)
 
 
 @st.composite
@@ -273,23 +274,38 @@ def test_parses_like_nats_py_however_it_is_cut(
 
     async def parse(hooked: bool) -> list[list[Incoming]]:
         client, inbox = offline_client(), Inbox()
-        seen: list[Incoming] = []
-        for number, chunk in enumerate(chunks):
-            if hooked and number == hook_at:
-                seen += received(client._subs[1])
-                _BurstParser.of(client).add(1, inbox)
-            if hooked and number == hook_at + unhook_after:
-                _BurstParser.of(client).remove(1)
-                seen += received(client._subs[1]) + inbox.messages  # first the one that was half read
-                inbox.messages = []
+        for chunk in chunks[:hook_at]:
             await client._ps.parse(chunk)
-        seen += received(client._subs[1]) + inbox.messages
-        return [seen, received(client._subs[2]), received(client._subs[3])]
+        seen = received(client._subs[1])
+        if hooked:
+            in_message = client._ps.state == nats_parser.AWAITING_MSG_PAYLOAD
+            half_read = in_message and client._ps.msg_arg["sid"] == 1
+            _BurstParser.of(client).add(1, inbox)
+        for chunk in chunks[hook_at : hook_at + unhook_after]:
+            await client._ps.parse(chunk)
+        if hooked:
+            _BurstParser.of(client).remove(1)
+            late = received(client._subs[1])
+            assert len(late) <= half_read  # all others came to the inbox
+            seen += late + inbox.messages
+        for chunk in chunks[hook_at + unhook_after :]:
+            await client._ps.parse(chunk)
+        return [seen + received(client._subs[1]), received(client._subs[2]), received(client._subs[3])]
 
     async def compare() -> None:
         assert await parse(True) == await parse(False)
 
     asyncio.run(compare())
+
+
+@bounded
+async def test_takes_over_behind_a_half_read_message() -> None:
+    client, inbox = offline_client(), Inbox()
+    await client._ps.parse(b"MSG a 2 5\r\nhel")
+    _BurstParser.of(client).add(1, inbox)
+    await client._ps.parse(b"lo\r\nMSG b 1 1\r\nx\r\n")
+    assert [m.data for m in received(client._subs[2])] == [b"hello"]
+    assert [m.data for m in inbox.messages] == [b"x"]
 
 
 def offline_client() -> Client:
