@@ -92,7 +92,7 @@ class App:
         options: RunOptions = {**self._options, "settings": settings}
         group = _Group(self._pipelines, options, settings.drain_timeout)
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 code = runner.run(group.run())
         except KeyboardInterrupt:  # before or after the group listens
             return _FORCED + signal.SIGINT
@@ -118,7 +118,7 @@ class _Group:
 
     async def run(self) -> int:
         """Run them all; returns the exit code."""
-        with _signals(self._on_signal):
+        with signals(self._on_signal):
             for member in self.members:
                 member.start()
             work = [member.task for member in self.members]
@@ -217,7 +217,7 @@ class _Member:
 
 
 @contextmanager
-def _signals(heard: Callable[[int], None]) -> Iterator[None]:
+def signals(heard: Callable[[int], None]) -> Iterator[None]:
     """Call ``heard`` on the running loop for SIGINT and SIGTERM; from the third on they end the process as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -252,7 +252,7 @@ def _check_no_loop() -> None:
     raise ConfigurationError("run() starts an event loop of its own; in a coroutine, await pipeline.run()")
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's, if it is installed (extra ``fast``)."""
     try:
         import uvloop

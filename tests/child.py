@@ -81,3 +81,13 @@ def child(*arguments: str, cwd: Path, **environment: str) -> Iterator[Child]:
         started.process.wait()
         assert started.process.stdout is not None
         started.process.stdout.close()
+
+
+def left_behind(folder: Path) -> list[int | Path]:
+    """What is left of a child with its temporary files in ``folder``: those, and processes that were told of them."""
+    left: list[int | Path] = list(folder.iterdir())
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended while we looked
+            if str(folder).encode() in (process / "cmdline").read_bytes():
+                left.append(int(process.name))
+    return left
