@@ -85,7 +85,7 @@ async def _expect(
     """Look until the server agrees: acknowledgements and core publishes are not confirmed one by one."""
     async with client(topic.url) as (_, js):
         deadline = time.monotonic() + _DEADLINE_SECONDS
-        while (seen := await look(js)) != wanted and time.monotonic() < deadline:  # noqa: ASYNC110
+        while (seen := await look(js)) != wanted and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
     expect(what, seen, wanted)
 
