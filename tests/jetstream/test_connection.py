@@ -41,8 +41,9 @@ async def test_takes_the_server_that_answers(server: NatsServer) -> None:
 @bounded
 async def test_wrong_credentials_are_named() -> None:
     with NatsServer(config="authorization { user: u, password: p }") as server:
-        with pytest.raises(ConnectorError, match="refused the credentials"):
-            await connect(server.url)
+        for _ in range(4):  # the server also cuts the connection, which may be noticed before or after
+            with pytest.raises(ConnectorError, match="refused the credentials"):
+                await connect(server.url)
         with pytest.raises(ConnectorError, match="refused the credentials"):
             await connect(server.url, user="u", password="wrong")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,11 +146,12 @@ def test_not_started_says_so() -> None:
     sys.platform != "linux", reason="asks the Linux kernel for a signal at the parent's death"
 )
 def test_dies_with_a_killed_owner() -> None:
-    process, pid, _ = owner("sys.stdin.read()")
+    process, pid, folder = owner("sys.stdin.read()")
     with process:
         assert alive(pid)
         process.send_signal(signal.SIGKILL)
     wait_for_end(pid)
+    shutil.rmtree(folder)  # nobody was left to do it
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="reads /proc")

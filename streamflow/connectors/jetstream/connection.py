@@ -76,7 +76,8 @@ async def connect(
     try:
         await client.connect(urls, max_reconnect_attempts=1, **settings)
     except (nats.errors.Error, OSError, TimeoutError, ImportError) as error:
-        reason = failures[-1] if failures else error
+        # A refused client is also cut off, which may be reported after the refusal.
+        reason = next(filter(_refused, failures), failures[-1] if failures else error)
         raise ConnectorError(_not_connected(urls, reason)) from reason
     client.options["max_reconnect_attempts"] = later
     connected = True
@@ -154,13 +155,19 @@ def _next_attempt(pool: list[Server], info: dict[str, Any]) -> tuple[Server | No
 def _not_connected(urls: Sequence[str], reason: Exception) -> str:
     where = f"cannot connect to NATS at {', '.join(map(_without_secrets, urls))}"
     text = str(reason).removeprefix("nats: ").strip("'\"")
-    if "authorization violation" in text.lower() or isinstance(reason, nats.errors.AuthorizationError):
+    if _refused(reason):
         return f"{where}: the server refused the credentials (authorization violation)"
     if isinstance(reason, ConnectionRefusedError):
         return f"{where}: connection refused. Is a nats-server running there?"
     if isinstance(reason, TimeoutError):
         return f"{where}: no answer in time"
     return f"{where}: {text or type(reason).__name__}"
+
+
+def _refused(error: Exception) -> bool:
+    return (
+        isinstance(error, nats.errors.AuthorizationError) or "authorization violation" in str(error).lower()
+    )
 
 
 def _without_secrets(url: str) -> str:
