@@ -64,7 +64,7 @@ class Assembly:
     def inject(self, barrier: Barrier) -> dict[str, Any]:
         return {pump.name: pump.inject(barrier) for pump in self.pumps}
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Let the sources stop; with a checkpoint the end of the run commits what has passed."""
         for pump in self.pumps:
             pump.stop_reading()

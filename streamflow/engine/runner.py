@@ -111,7 +111,9 @@ class Running(Generic[R]):
             return
         self._asked = "drained"
         if self._assembly is not None:
-            await self._assembly.drain()
+            self._assembly.drain()
+        else:
+            self._task.cancel()  # still opening: nothing is in flight
         await asyncio.wait([self._task])
 
     async def stop(self) -> None:
@@ -133,7 +135,7 @@ class Running(Generic[R]):
             ending = self._asked
         except asyncio.CancelledError:
             # Cancelled by `stop`, or with the event loop; whoever did it does not want the error.
-            ending = "stopped"
+            ending = "drained" if self._asked == "drained" else "stopped"
         except BaseException as error:
             self._error = _first(error)
         finally:

@@ -76,6 +76,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._returned)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        self._outside += 1  # it waits for a thread of its own
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._outside -= 1
+
     def _returned(self, _: object) -> None:
         self._outside -= 1
 
