@@ -171,12 +171,12 @@ class Json(_Structured[T]):
 
     The type is an attrs class, a dataclass, a msgspec Struct, a named tuple, a builtin, or a combination of them such
     as ``list[Order]`` or ``KeyedValue[str, Window[float]]``. Payloads are checked while they are decoded: what does
-    not fit the type is a `CodecError`. Unknown fields are ignored.
+    not fit the type is a `CodecError`. Unknown fields are ignored. JSON has no infinity and no NaN: both become null.
 
     Named tuples are objects: ``KeyedValue("a", 1)`` is ``{"key":"a","value":1}``, also inside other values. Fields of
     classes are taken at their annotations: a named tuple in a field that is annotated as ``tuple[int, int]`` is an
     array. Decoding a type with a named tuple in it takes a few times as long; in a union with another class the named
-    tuple is chosen if the object has its fields and no others.
+    tuple is chosen if the object has its fields and no others, and lists cannot be in the same union.
 
     >>> from attrs import frozen
     >>> @frozen
@@ -238,7 +238,10 @@ class Protobuf(Generic[M]):
     """
 
     def __init__(self, message: type[M]) -> None:
-        if not (callable(getattr(message, "FromString", None)) and hasattr(message, "SerializeToString")):
+        given: object = message
+        if not (
+            isinstance(given, type) and hasattr(given, "FromString") and hasattr(given, "SerializeToString")
+        ):
             raise ConfigurationError(f"Protobuf takes a protobuf message class, not {message!r}")
         self.message = message
 
