@@ -80,7 +80,7 @@ def test_json_lines_come_back(values: list[Any]) -> None:
         done(Source(values).to(JsonLinesSink(path)))
         assert done(JsonLinesSource(path).to(Collect())) == values
         unzipped = gzip.decompress(path.read_bytes()).decode()
-        assert [json.loads(line) for line in unzipped.splitlines()] == values
+        assert [json.loads(line) for line in unzipped.split("\n")[:-1]] == values
 
 
 text = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=6)
