@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -341,38 +342,34 @@ def flatten(values: Any) -> list[int]:
 
 
 def restarts(
-    build: Callable[[], tuple[list[Chunked], Sink[Any, Any], Pipeline[Any]]],
+    build: Callable[[], tuple[Pipeline[list[Any]], Recorder, Chunked]],
     *,
     every: float = 1.0,
-    recorder: Callable[[Any], Recorder] = lambda sink: sink,
+    order: Callable[[list[Any]], list[Any]] = list,
     **options: Any,
 ) -> int:
-    """Run a pipeline with checkpoints, then restart it from each, and compare with the run that was not interrupted.
+    """Run a pipeline with checkpoints, restart it from each of them, and compare with the run without interruption.
 
-    ``build`` makes the pipeline anew and returns its sources, its `Recorder` and itself. Returns the number of
-    checkpoints before the last, so that a test can assert that there were some.
+    ``build`` makes the pipeline anew and returns it with its sink and one of its sources. A restart begins at the
+    clock time at which the barrier was injected. ``order`` brings results into the order that is compared.
+
+    Returns the number of checkpoints before the last, so that a test can assert that there were some.
     """
-    from datetime import timedelta
-
     store = MemoryStore()
-    sources, sink, pipeline = build()
+    pipeline, sink, source = build()
     checkpoint = Checkpoint(every=timedelta(seconds=every), store=store)
     whole = run(pipeline, checkpoint=checkpoint, **options)
-    record = recorder(sink)
-    marks = record.marks
+    marks = list(sink.marks)
     for index, snapshot in enumerate(store.history):
-        before = marks[index] if index < len(marks) else len(whole)
-        rest = _restarted(build, snapshot, sources[0].injected[index], **options)
-        assert whole[:before] + rest == whole, (
-            f"restart from checkpoint {snapshot.number} of {len(store.history)} behind {before} results: "
-            f"{whole[:before]} + {rest} != {whole}"
-        )
+        before = whole[: marks[index]] if index < len(marks) else whole
+        rest = _restarted(build()[0], snapshot, source.injected[index], every, **options)
+        assert order(before + rest) == order(whole), f"{before} + {rest} != {whole} at checkpoint {index + 1}"
     return len(store.history) - 1
 
 
-def _restarted(build: Callable[..., Any], snapshot: Snapshot, at: float, **options: Any) -> list[Any]:
-    _, _, pipeline = build()
-    result: list[Any] = run(
-        pipeline, start=at, checkpoint=Checkpoint(store=MemoryStore.at(snapshot, pipeline.name)), **options
-    )
-    return result
+def _restarted(
+    pipeline: Pipeline[list[Any]], snapshot: Snapshot, at: float, every: float, **options: Any
+) -> list[Any]:
+    store = MemoryStore.at(snapshot, pipeline.name)
+    checkpoint = Checkpoint(every=timedelta(seconds=every), store=store)
+    return run(pipeline, start=at, checkpoint=checkpoint, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streamflow.engine.observer import Observer
-from streamflow.errors import StepError
+from streamflow.errors import StateError, StepError
 from streamflow.policies import ErrorPolicy, Fail
 
 
@@ -27,8 +27,12 @@ class Guard:
         return StepError(pipeline=self.pipeline, step=step, cause=error, element=element)
 
     def absorbs(self, failure: StepError) -> bool:
-        """Whether to go on without the element. An interrupt or exit raised in a step is never absorbed."""
-        fatal = isinstance(failure.cause, KeyboardInterrupt | SystemExit)
+        """Whether to go on without the element.
+
+        An interrupt or exit raised in a step is never absorbed, nor is a state that cannot be saved: it is not the
+        element's fault, and a checkpoint without it would lose what came before.
+        """
+        fatal = isinstance(failure.cause, KeyboardInterrupt | SystemExit | StateError)
         absorbed = not fatal and self.policy.absorbs(failure)
         self.observer.failed(failure, absorbed)
         return absorbed

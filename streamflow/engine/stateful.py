@@ -195,7 +195,7 @@ class StatefulStep(SyncStep):
 
     def _run_timers(self) -> Iterator[Item | None]:
         assert self.table is not None
-        for key in self.table.timers.due(self._scope.now):
+        for key in self.table.due(self._scope.now):
             yield from self._emit_pairs(partial(self._logic.on_timer, self._scope, key))
         if self._end is not None and not self.backlog:
             end, self._end = self._end, None

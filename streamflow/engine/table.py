@@ -24,6 +24,9 @@ CHECK_EVERY = 256
 
 _CHECKED = 8
 
+_PLAIN = (str, int, bytes, float, bool, type(None))
+"""Types of keys that need no check that they come back as they were."""
+
 
 @frozen
 class StateCodec:
@@ -87,6 +90,13 @@ class StateTable:
                 self.touch(key, namespace)
         return self.spaces.pop(namespace, {})
 
+    def due(self, now: float) -> Iterator[Hashable]:
+        """Take the timers that are due, one after the other."""
+        while (when := self.timers.next()) is not None and when <= now:
+            # What is frozen still has the timer.
+            self.touch(self.timers.first())
+            yield self.timers.pop()
+
     def freeze(self) -> Frozen:
         """Cut off everything that changed since the last freeze."""
         if self._frozen is not None:
@@ -115,13 +125,14 @@ class StateTable:
             if self._unchecked:
                 self._unchecked -= 1
                 self._check(entry, self._decode(data))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise self._unsavable(entry[1], str(error)) from error
         return data
 
     def _check(self, entry: Any, back: Any) -> None:
         """What is saved must come back as it was: found out with the first states rather than in a recovery."""
-        if back != entry:
+        # NaN is not equal to itself, and comes back all the same.
+        if back != entry and repr(back) != repr(entry):
             raise self._unsavable(entry[1], f"it comes back as {shorten(back[1])}")
 
     def _unsavable(self, state: Any, reason: str) -> StateError:
@@ -155,6 +166,7 @@ class Frozen:
         self.entries: dict[bytes, bytes | None] = {}
         self._waiting = slots
         self._encode_slot = msgspec.msgpack.Encoder().encode
+        self._decode_slot = msgspec.msgpack.Decoder().decode
 
     def encode_now(self, slot: Slot) -> None:
         """Encode an entry before it changes, unless that has been done."""
@@ -180,12 +192,19 @@ class Frozen:
     def _slot_name(self, slot: Slot) -> bytes:
         try:
             name = self._encode_slot(slot)
-        except TypeError as error:
-            raise StateError(
-                f"step {self.table.step!r}: the key {shorten(slot[1])} cannot be saved: {error}; "
-                "keys are str, bytes, numbers, bool, None and tuples of those"
-            ) from error
+            back = slot if slot[1].__class__ in _PLAIN else hashable(self._decode_slot(name))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise self._unsavable(slot[1], str(error)) from error
+        if back != slot:
+            # msgspec writes a UUID or an Enum as the text or number that it stands for.
+            raise self._unsavable(slot[1], f"it comes back as {shorten(back[1])}")
         return name
+
+    def _unsavable(self, key: Hashable, reason: str) -> StateError:
+        return StateError(
+            f"step {self.table.step!r}: the key {shorten(key)} cannot be saved: {reason}; "
+            "keys are str, bytes, numbers, bool, None and tuples of those"
+        )
 
 
 def hashable(value: Any) -> Any:
@@ -220,9 +239,12 @@ class Timers:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def due(self, now: float) -> Iterator[Hashable]:
-        """Take the timers that are due, one after the other."""
-        while (when := self.next()) is not None and when <= now:
-            key = heapq.heappop(self._heap)[2]
-            del self._when[key]
-            yield key
+    def first(self) -> Hashable:
+        """The key of the timer that is due first, when there is one (see `next`)."""
+        return self._heap[0][2]
+
+    def pop(self) -> Hashable:
+        """Take it."""
+        key = heapq.heappop(self._heap)[2]
+        del self._when[key]
+        return key
