@@ -164,7 +164,7 @@ def worker(url: str, pace: float) -> Pipeline[int]:
         return value
 
     source = JetStreamSource("S", durable="C", ack_wait=2.0, servers=url)
-    sink = JetStreamSink("OUT", "out.a", servers=url, create=StreamSettings("out.>"))
+    sink: JetStreamSink[bytes] = JetStreamSink("OUT", "out.a", servers=url, create=StreamSettings("out.>"))
     if pace:
         return source.via(MapAsync(slowly, concurrency=1)).to(sink, name="worker")
     return source.to(sink, name="worker")

@@ -146,9 +146,10 @@ async def test_ends_while_another_publishes_as_fast_as_it_can(server: NatsServer
         async with publishing(publish) as published:
             while len(published) < 20:
                 await asyncio.sleep(0)
-            parts = [await source(server).to(Collect()).run() for _ in range(3)]
-        parts.append(await source(server).to(Collect()).run())
-        assert all(len(part) >= 100 for part in parts[:1])
+            # What the server sends while a run closes comes again when its time is over.
+            pipeline = source(server, ack_wait=1.0).to(Collect())
+            parts = [await pipeline.run() for _ in range(3)]
+        parts.append(await pipeline.run())
         # Handed back, what lies beyond an end comes again in any order.
         assert sorted((value for part in parts for value in part), key=int) == numbers(await stored(client))
 
@@ -298,7 +299,9 @@ async def test_connectors_with_equal_settings_share_one_connection(watched: Nats
         first = JetStreamSource("S", "s.a", servers=url)
         second = JetStreamSource("S", "s.b", servers=[url])
         third = JetStreamSource("S", "s.c", servers=other)
-        sink = JetStreamSink("OUT", "out.a", servers=url, create=StreamSettings("out.>"))
+        sink: JetStreamSink[bytes] = JetStreamSink(
+            "OUT", "out.a", servers=url, create=StreamSettings("out.>")
+        )
         before = len(await connections(url))
         async with merge(first, second).to(sink).start():
             assert len(await connections(url)) == before + 1

@@ -306,7 +306,9 @@ class JetStreamReader(Reader):
                 if receipt in seen
                 for reply in replies
             ]
-            await self._pull.in_progress_many([*slow, *self._beyond, *self._unused])
+            # What the pipeline has no room for yet waits unread, while its time runs at the server.
+            unread = [message.reply for message in self._pull._inbox.messages]
+            await self._pull.in_progress_many([*slow, *unread, *self._beyond, *self._unused])
             seen = set(self._outstanding)
 
     def _heard(self, event: ConnectionEvent) -> None:
