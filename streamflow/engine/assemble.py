@@ -27,6 +27,7 @@ from streamflow.engine.plan import (
     StagePlan,
     StepPlan,
 )
+from streamflow.engine.promises import reachable
 from streamflow.engine.stage import Pump, SinkOutput, Stage, reraise
 from streamflow.engine.stateful import StatefulStep
 from streamflow.engine.step import SyncStep
@@ -40,6 +41,7 @@ class Assembly:
 
     def __init__(self, coordinator: Coordinator | None) -> None:
         self.pumps: list[Pump] = []
+        self.stages: list[Stage] = []
         self.jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.writers: list[Writer[Any]] = []
         self._coordinator = coordinator
@@ -68,6 +70,8 @@ class Assembly:
         """Let the sources stop; with a checkpoint the end of the run commits what has passed."""
         for pump in self.pumps:
             pump.stop_reading()
+        for stage in self.stages:
+            stage.drain()
 
     def results(self) -> Any:
         results = tuple(writer.result() for writer in self.writers)
@@ -104,7 +108,7 @@ class _Assembler:
         self.snapshot = snapshot
         self.stack = stack
         self.assembly = Assembly(coordinator)
-        self.stages: list[Stage] = []
+        self.stages: dict[int, Stage] = {}
         self.channels = {id(stage): Channel(stage.ports) for stage in plan.stages}
 
     async def build(self) -> Assembly:
@@ -118,7 +122,8 @@ class _Assembler:
         if self.coordinator is not None:
             number = self.snapshot.number if self.snapshot is not None else 0
             channels = list(self.channels.values())
-            self.coordinator.join(list(self.stages), channels, self.assembly.inject, number)
+            self.coordinator.join(list(self.stages.values()), channels, self.assembly.inject, number)
+        self.assembly.stages = list(self.stages.values())
         return self.assembly
 
     def _guard(self, policy: ErrorPolicy | None) -> Guard:
@@ -158,6 +163,10 @@ class _Assembler:
             reraise(error, self.context.pipeline, plan.name)
         self.stack.push_async_callback(reader.close)
         self.assembly.pumps.append(pump)
+        if self.coordinator is not None:
+            for stage in reachable(self.plan, plan):
+                if id(stage) in self.stages:
+                    pump.wait_behind(self.stages[id(stage)])
         self.assembly.add(partial(pump.run, reader), output)
 
     # Stages
@@ -172,7 +181,7 @@ class _Assembler:
         else:
             steps = [self._step(step) for step in plan.steps]
             stage = Stage(channel, steps, output, self.context.clock, self.coordinator)
-            self.stages.append(stage)
+            self.stages[id(plan)] = stage
             self.assembly.add(stage.run, output, stage)
 
     def _output(self, plan: StagePlan, writers: dict[int, Writer[Any]]) -> Output:

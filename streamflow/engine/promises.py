@@ -41,7 +41,7 @@ def check(plan: Plan) -> None:
 
 
 def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
-    behind = list(_reachable(plan, source))
+    behind = list(reachable(plan, source))
     logics = [logic for stage in behind for logic in stage.logics]
     acknowledges = source.source.acknowledges
     if acknowledges and plan.checkpoint is not None:
@@ -76,7 +76,8 @@ def _wants_positions(stage: StagePlan) -> bool:
     return isinstance(stage.behind, SinkPlan) and bool(getattr(stage.behind.sink, "wants_positions", False))
 
 
-def _reachable(plan: Plan, source: SourcePlan) -> Iterator[StagePlan]:
+def reachable(plan: Plan, source: SourcePlan) -> Iterator[StagePlan]:
+    """The stages that elements of a source come to."""
     pending = [stage for stage in plan.stages if stage.source is source]
     seen: set[int] = set()
     while pending:

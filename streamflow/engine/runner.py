@@ -63,15 +63,13 @@ class Running(Generic[R]):
 
     async def __aenter__(self) -> Running[R]:
         self._task = asyncio.create_task(self._run(), name=f"streamflow {self._plan.pipeline.name}")
-        opened = asyncio.create_task(self._opened.wait())
+        self._task.add_done_callback(lambda _: self._opened.set())
         try:
-            await asyncio.wait([self._task, opened], return_when=asyncio.FIRST_COMPLETED)
+            await self._opened.wait()
         except asyncio.CancelledError:
             await self.stop()
             raise
-        finally:
-            opened.cancel()
-        if self._error is not None and not self._opened.is_set():
+        if self._error is not None and self._assembly is None:
             raise self._error
         return self
 

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, NoReturn
 
 from streamflow.clock import Clock, Handle
-from streamflow.engine.channel import Channel
+from streamflow.engine.channel import CAPACITY, Channel, Signal
 from streamflow.engine.checkpoint import Coordinator
 from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item, Quiet, Watermark
 from streamflow.engine.connector import Reader, Writer
@@ -41,7 +41,14 @@ class Pump:
         self._reader: Reader | None = None
         self._task: asyncio.Task[None] | None = None
         self._interrupted = False
+        self._behind: list[Stage] = []
+        self._relief = Signal()
         output.on_detach(self._interrupt)
+
+    def wait_behind(self, stage: Stage) -> None:
+        """Do not read while this stage, somewhere behind, holds more than a channel would."""
+        self._behind.append(stage)
+        stage.on_relief.append(self._relief.set)
 
     async def run(self, reader: Reader) -> None:
         self._reader = reader
@@ -61,6 +68,8 @@ class Pump:
         if reader.caught_up:
             self.quiet()
         while not self._interrupted:
+            while any(stage.overfull for stage in self._behind):
+                await self._relief.wait()
             try:
                 chunk = await reader.read()
             except asyncio.CancelledError:
@@ -154,6 +163,10 @@ class Stage:
         self._output = output
         self._clock = clock
         self._coordinator = coordinator
+        self.on_relief: list[Callable[[], None]] = []
+        self.overfull = False
+        """Whether the steps hold more than a channel would: barriers push what is before them into a throttle."""
+        self._draining = False
         self._timer: Handle | None = None
         self._wake_at: float | None = None
         self._turn = perf_counter()
@@ -162,6 +175,13 @@ class Stage:
     def wake(self) -> None:
         self.source.wake()
 
+    def drain(self) -> None:
+        """Wait no longer for the time that lets held elements go: they are given back."""
+        for step in self._steps:
+            step.draining = True
+        self._draining = True
+        self.wake()
+
     async def run(self) -> None:
         """Work until the end of the stream, or until nobody wants more."""
         try:
@@ -169,6 +189,7 @@ class Stage:
             while not ended and not self._output.detached:
                 if self._timed:
                     self._set_timer()
+                    self._look_at_backlog()
                     if self._paused():
                         ended = await self._send(self._through(await self.source.get_tick(), 0))
                         continue
@@ -177,6 +198,7 @@ class Stage:
                     item = await self.source.get()
                     self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
+            self._set_overfull(False)
             for step in self._steps:
                 step.abandon()
             # Not when it failed or was stopped: then the source takes back whatever was not settled.
@@ -229,9 +251,19 @@ class Stage:
     def _paused(self) -> bool:
         """Whether a step holds elements for a while, and no barrier is waiting behind what it does not read."""
         for step in self._timed:
-            if step.backlog:
+            if step.backlog and not self._draining:
                 return self._coordinator is None or not self._coordinator.waits_for(self)
         return False
+
+    def _look_at_backlog(self) -> None:
+        self._set_overfull(sum(step.backlog for step in self._timed) >= CAPACITY)
+
+    def _set_overfull(self, overfull: bool) -> None:
+        relieved = self.overfull and not overfull
+        self.overfull = overfull
+        if relieved:
+            for callback in self.on_relief:
+                callback()
 
     def _set_timer(self) -> None:
         wakes = [wake for step in self._timed if (wake := step.next_wake()) is not None]

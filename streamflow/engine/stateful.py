@@ -169,15 +169,18 @@ class StatefulStep(SyncStep):
                 yield from self._after()
             case Watermark() if self.table_holds():
                 self._withheld[item.origin] = item
-            case End() if item.drain:
-                self._receipts.give(Outcome.REJECTED)
-                yield item
+            case End() if item.drain or (self.draining and self.backlog):
+                yield self._given_back()
             case End() if self.backlog:
                 self._end = item
             case End():
                 yield from self._finish(item)
             case _:
                 yield item
+
+    def _given_back(self) -> End:
+        self._receipts.give(Outcome.REJECTED)
+        return End(drain=True)
 
     def _finish(self, end: End) -> Iterator[Item | None]:
         yield from self._emit_pairs(partial(self._logic.on_end, self._scope))
@@ -197,7 +200,9 @@ class StatefulStep(SyncStep):
         assert self.table is not None
         for key in self.table.due(self._scope.now):
             yield from self._emit_pairs(partial(self._logic.on_timer, self._scope, key))
-        if self._end is not None and not self.backlog:
+        if self._end is not None and self.draining:
+            yield self._given_back()
+        elif self._end is not None and not self.backlog:
             end, self._end = self._end, None
             yield from self._finish(end)
 

@@ -24,6 +24,8 @@ class SyncStep:
         self.guard = guard
         self.ended = False
         """Set when a later step of the stage has ended the branch."""
+        self.draining = False
+        """Set when the pipeline drains: what is held and only time would release is given back."""
 
     def handle(self, item: Item) -> Iterator[Item | None]:
         """What follows from one item, in order."""

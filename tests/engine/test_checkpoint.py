@@ -116,7 +116,9 @@ CHAINS: dict[str, Callable[[], Any]] = {
     ),
     "window, clock window": lambda: window(Count()).via(by_clock(Count(), 3.1)),
     "clock window, fold": lambda: by_clock(Count()).via(Fold(0, lambda n, w: n + w.value)),
-    "keyed chain": lambda: Keyed(lambda x: x % 2, SkipFirst(2).via(Fold(0, lambda n, x: n + x)).via(Batch(3))),
+    "keyed chain": lambda: Keyed(
+        lambda x: x % 2, SkipFirst(2).via(Fold(0, lambda n, x: n + x)).via(Batch(3))
+    ),
     "keyed windows": lambda: Keyed(lambda x: x % 2, Filter(lambda x: x % 5).via(window(ToList()))).via(
         Keyed(lambda keyed: keyed.key, Fold(0, lambda n, keyed: n + len(keyed.value.value)))
     ),
@@ -186,7 +188,9 @@ def test_a_diamond_with_a_slow_branch_restarts_exactly(
         chunks = cut(range(COUNT), cuts)
         source, sink = Chunked(chunks, times=times_for(chunks, gaps)), Recorder()
         left, right, third = fan_out(source, 3)
-        slow = left.via(MapAsync(slowly, concurrency=concurrency, ordered=is_ordered)).via(Map(lambda x: ("slow", x)))
+        slow = left.via(MapAsync(slowly, concurrency=concurrency, ordered=is_ordered)).via(
+            Map(lambda x: ("slow", x))
+        )
         fast = right.via(Filter(lambda x: x % 2)).via(Map(lambda x: ("fast", x)))
         taken = third.via(Take(9)).via(Map(lambda x: ("taken", x)))
         joined = merge(slow, fast, taken).via(Keyed(lambda pair: pair[0], Fold(0, lambda n, x: n + 1)))
@@ -304,7 +308,8 @@ def test_a_commit_has_only_what_changed_and_names_what_is_gone() -> None:
     keyed: Any = Keyed(lambda x: x, Batch(2))
     run(source.via(keyed, name="k").to(Discard()), checkpoint=Checkpoint(store=store))
     changed = [
-        {slot: data is None for slot, data in commit.tables["k/Batch"].entries.items()} for commit in store.changes
+        {slot: data is None for slot, data in commit.tables["k/Batch"].entries.items()}
+        for commit in store.changes
     ]
     assert len(changed) == 6
     assert list(changed[0].values()) == [False, False]
@@ -397,7 +402,9 @@ def test_keys_come_back_as_they_were(key: Any) -> None:
     assert restarts(build) > 1
 
 
-@pytest.mark.parametrize("key", [UUID(int=1), frozenset([1]), timedelta(1), (1, UUID(int=1)), 2**70], ids=repr)
+@pytest.mark.parametrize(
+    "key", [UUID(int=1), frozenset([1]), timedelta(1), (1, UUID(int=1)), 2**70], ids=repr
+)
 def test_a_key_that_would_come_back_as_another_is_refused(key: Any) -> None:
     pipeline = Chunked([[1], [2]], times=[0.0, 1.5]).via(Keyed(lambda x: key, Fold(0, lambda n, x: n + x)))
     with pytest.raises(StateError, match=r"step 'Keyed/Fold': the key .* cannot be saved"):

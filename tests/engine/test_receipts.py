@@ -51,7 +51,10 @@ FLOWS: dict[str, Any] = {
     "filter all": (Filter(lambda x: False), lambda x: False),
     "flat_map": (FlatMap(lambda x: [x] * (x % 3)), lambda x: x % 3),
     "failing map": (Map(fails_on_fives), lambda x: x % 5),
-    "failing inspect, filter": (Inspect(fails_on_fives).via(Filter(lambda x: x % 2)), lambda x: x % 5 and x % 2),
+    "failing inspect, filter": (
+        Inspect(fails_on_fives).via(Filter(lambda x: x % 2)),
+        lambda x: x % 5 and x % 2,
+    ),
     "ordered": (MapAsync(slowly, concurrency=3), lambda x: True),
     "unordered": (MapAsync(slowly, concurrency=3, ordered=False), lambda x: True),
     "failing ordered": (MapAsync(fails_sometimes, concurrency=3), lambda x: x % 5),
@@ -99,7 +102,9 @@ def test_each_message_is_acknowledged_once_and_not_before_its_delivery(
 
 @pytest.mark.parametrize("flow", FLOWS)
 @given(sizes=sizes, at=st.floats(0.05, 3), ending=st.sampled_from(["drain", "stop"]))
-def test_drain_and_stop_hand_back_what_was_not_delivered(flow: str, sizes: list[int], at: float, ending: str) -> None:
+def test_drain_and_stop_hand_back_what_was_not_delivered(
+    flow: str, sizes: list[int], at: float, ending: str
+) -> None:
     operator, delivers = FLOWS[flow]
     source = Acknowledging(30, sizes, ends=False)
     sink = Confirming(source, 0.1)
@@ -124,7 +129,9 @@ def test_a_sink_that_never_confirms_gets_nothing_acknowledged_but_what_was_dropp
     source.ledger.check(deliver=filter(delivers, range(30)))
 
 
-@pytest.mark.parametrize("flow", ["map", "filter", "batch", "ordered", "unordered", "keyed batch", "throttle"])
+@pytest.mark.parametrize(
+    "flow", ["map", "filter", "batch", "ordered", "unordered", "keyed batch", "throttle"]
+)
 def test_a_failing_pipeline_acknowledges_nothing_undelivered(flow: str) -> None:
     operator, delivers = FLOWS[flow]
     source = Acknowledging(30, [4, 3, 5])
@@ -189,7 +196,10 @@ def test_a_throttled_element_is_acknowledged_when_it_has_passed_not_with_those_b
                 assert source.ledger.acked == list(range(passed))
                 await asyncio.sleep(0.5)
             await running.stop()
-        assert sorted(source.ledger.given_back + source.ledger.returned) == [3, 4] or len(source.ledger.acked) == 4
+        assert (
+            sorted(source.ledger.given_back + source.ledger.returned) == [3, 4]
+            or len(source.ledger.acked) == 4
+        )
 
     virtual(work())
 
@@ -204,11 +214,18 @@ def test_what_take_leaves_over_comes_back(sizes: list[int], n: int, delay: float
 
 @pytest.mark.parametrize(
     "before",
-    [Map(lambda x: x), FlatMap(lambda x: [x]), MapAsync(slowly), PassThrough().via(MapAsync(slowly)).via(Map(lambda x: x))],
+    [
+        Map(lambda x: x),
+        FlatMap(lambda x: [x]),
+        MapAsync(slowly),
+        PassThrough().via(MapAsync(slowly)).via(Map(lambda x: x)),
+    ],
     ids=["map", "flat_map", "async", "three stages"],
 )
 @given(sizes=sizes, n=st.integers(0, 12))
-def test_what_take_leaves_over_comes_back_from_behind_other_steps(before: Any, sizes: list[int], n: int) -> None:
+def test_what_take_leaves_over_comes_back_from_behind_other_steps(
+    before: Any, sizes: list[int], n: int
+) -> None:
     source = Acknowledging(20, sizes)
     assert run(source.via(before).via(Take(n)).to(Confirming(source))) == list(range(n))
     source.ledger.check(deliver=range(n))
@@ -219,7 +236,10 @@ def test_what_take_leaves_over_comes_back_from_behind_other_steps(before: Any, s
 def test_fan_out_acknowledges_after_both_branches(sizes: list[int], delays: tuple[float, float]) -> None:
     source = Acknowledging(20, sizes)
     left, right = fan_out(source, 2)
-    first, second = left.to(Confirming(source, delays[0])), right.via(Batch(3)).to(Confirming(source, delays[1]))
+    first, second = (
+        left.to(Confirming(source, delays[0])),
+        right.via(Batch(3)).to(Confirming(source, delays[1])),
+    )
     run(Pipeline(first, second))
     source.ledger.check(sinks=2)
     assert sorted(source.ledger.acked) == list(range(20))
@@ -253,7 +273,9 @@ def test_a_branch_that_ended_pins_nothing_that_its_steps_held() -> None:
 def test_diamonds_acknowledge_once(sizes: list[int], delay: float) -> None:
     source = Acknowledging(20, sizes)
     odd, even = split(source, lambda x: x % 2)
-    joined = merge(odd.via(MapAsync(slowly)), even.via(Filter(lambda x: x % 4)).via(Batch(2)).via(FlatMap(list)))
+    joined = merge(
+        odd.via(MapAsync(slowly)), even.via(Filter(lambda x: x % 4)).via(Batch(2)).via(FlatMap(list))
+    )
     run(joined.to(Confirming(source, delay)))
     source.ledger.check(deliver=[x for x in range(20) if x % 4])
     assert sorted(source.ledger.acked) == list(range(20))
