@@ -109,7 +109,7 @@ class _Assembler:
         self.stack = stack
         self.assembly = Assembly(coordinator)
         self.stages: dict[int, Stage] = {}
-        self.channels = {id(stage): Channel(stage.ports) for stage in plan.stages}
+        self.channels = {id(stage): Channel(stage.ports, origins=stage.origins) for stage in plan.stages}
 
     async def build(self) -> Assembly:
         writers = {id(sink): await self._open_sink(sink) for sink in self.plan.sinks}
@@ -208,7 +208,7 @@ class _Assembler:
             case LogicPlan():
                 guard = self._guard(plan.policy)
                 make = partial(StatefulStep, plan.state, plan.logic, guard, self.context.clock)
-                return make(self._table(plan), keyed=plan.keyed, origins=plan.origins)
+                return make(self._table(plan), keyed=plan.keyed, origins=plan.origins, mixes=plan.mixes)
             case _:
                 return UnkeyStep(plan.name, self._guard(None))
 

@@ -7,10 +7,12 @@ is never in a producer's hand where a barrier could overtake it: the bound is ex
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item, Outcome
+from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item, Outcome, Quiet, Watermark
+from streamflow.engine.watermark import Meeting
 
 CAPACITY = 8192
 """Elements that a channel holds before it makes the producer wait."""
@@ -48,9 +50,14 @@ class Channel:
     Barriers align here: a port that has delivered barrier *n* is not read until every other port has delivered it
     or has ended; then the barrier is handed out once. The consumer may `detach`, after which whatever is put is
     abandoned and producers learn of it from `detached`.
+
+    ``origins`` names those that come to each port of a merge. An origin that comes to several has ended, is quiet or
+    has reached a watermark when that is so on all of them; a port that ends, ends its origins.
     """
 
-    def __init__(self, ports: int = 1, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, ports: int = 1, capacity: int = CAPACITY, origins: Sequence[Iterable[str]] = ()
+    ) -> None:
         self.capacity = capacity
         self.detached = False
         self.on_detach: list[Callable[[], None]] = []
@@ -66,6 +73,10 @@ class Channel:
         self._last_barrier = 0
         self._pending: deque[Item] = deque()
         self._end = End()
+        self._meetings: dict[str, Meeting] = {}
+        self._origins = [tuple(port) for port in origins]
+        for origin in {origin for port in self._origins for origin in port}:
+            self._meetings[origin] = Meeting(p for p, port in enumerate(self._origins) if origin in port)
 
     # The producer's side
 
@@ -177,17 +188,40 @@ class Channel:
 
     def _align(self, item: Item, port: int) -> Item | None:
         ports = len(self._queues)
-        if ports == 1 or not isinstance(item, Barrier | End):
+        if ports == 1:
             return item
+        if not isinstance(item, Barrier | End):
+            return self._meet(item, port)
         if isinstance(item, Barrier):
             self._aligned.add(port)
         else:
             self._ended.add(port)
             if item.drain:
                 self._end = item
+            else:
+                self._pending += self._ended_origins(port)
             if len(self._ended) == ports:
                 self._pending.append(self._end)
         if self._aligned and len(self._aligned | self._ended) == ports:
             self._aligned.clear()
             self._pending.appendleft(Barrier(self._last_barrier))
         return self._pending.popleft() if self._pending else None
+
+    def _meet(self, item: Item, port: int) -> Item | None:
+        """What an item of one port says when the others are heard, too."""
+        match item:
+            case Chunk():
+                if item.origin in self._meetings:
+                    self._meetings[item.origin].active(port)
+            case Watermark(origin, time) if origin in self._meetings:
+                least = self._meetings[origin].promise(port, time)
+                return None if least is None else Watermark(origin, least)
+            case Quiet(origin) if origin in self._meetings:
+                return item if self._meetings[origin].quiet(port) else None
+        return item
+
+    def _ended_origins(self, port: int) -> Iterator[Item]:
+        for origin in self._origins[port] if self._origins else ():
+            least = self._meetings[origin].promise(port, math.inf)
+            if least is not None:
+                yield Watermark(origin, least)

@@ -50,6 +50,18 @@ class LogicPlan:
     keyed: bool
     origins: frozenset[str]
 
+    @property
+    def mixes(self) -> bool:
+        """Whether what comes out is of no single origin: it holds elements of several."""
+        return self.logic.event_time is None and self.logic.holds > 0 and len(self.origins) > 1
+
+    @property
+    def origins_behind(self) -> frozenset[str]:
+        """The origins of what comes out: a step with a watermark is one itself, and so is one that mixes several."""
+        if self.mixes or self.logic.event_time is not None:
+            return frozenset([self.state])
+        return self.origins
+
 
 @frozen
 class KeyPlan:
@@ -105,6 +117,8 @@ class StagePlan:
     """One task: takes items from its channel, through its steps, to what is behind it."""
 
     ports: int = 1
+    origins: list[frozenset[str]] = field(factory=list)
+    """The origins that come to each port of a merge."""
     source: SourcePlan | None = None
     steps: list[StepPlan] = field(factory=list)
     work: tuple[str, Work, ErrorPolicy | None] | None = None
@@ -200,8 +214,8 @@ class _Builder:
             origins[step] = frozenset[str]().union(*(origins[source] for source, _ in step.inputs))
             if step in self.transforms:
                 for plan in self._expanded(step, origins[step]):
-                    if isinstance(plan, LogicPlan) and plan.logic.event_time is not None:
-                        origins[step] = frozenset([plan.state])
+                    if isinstance(plan, LogicPlan):
+                        origins[step] = plan.origins_behind
         return origins
 
     # Stages
@@ -223,6 +237,8 @@ class _Builder:
         if step in self._made:
             return self._made[step], port
         stage = self._made[step] = self._new_stage(len(step.inputs))
+        if stage.ports > 1:
+            stage.origins = [self.origins[source] for source, _ in step.inputs]
         self._extend(stage, step)
         return stage, port
 
@@ -334,8 +350,8 @@ class _Builder:
                 )
             added = self._expand(flow, f"{name}/{inner}", origins, policy, transform, keyed=True)
             for plan in added:
-                if isinstance(plan, LogicPlan) and plan.logic.event_time is not None:
-                    origins = frozenset([plan.state])
+                if isinstance(plan, LogicPlan):
+                    origins = plan.origins_behind
             plans += added
         return [*plans, UnkeyPlan(name)]
 

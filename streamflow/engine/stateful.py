@@ -26,7 +26,7 @@ from streamflow.engine.guard import Guard
 from streamflow.engine.step import Slicer, SyncStep
 from streamflow.engine.table import StateTable
 from streamflow.engine.transform import Logic, Scope
-from streamflow.engine.watermark import WatermarkTracker
+from streamflow.engine.watermark import Meeting, WatermarkTracker
 from streamflow.policies import ProcessingTime
 
 Pair = tuple[Hashable, Any]
@@ -45,6 +45,7 @@ class StatefulStep(SyncStep):
         *,
         keyed: bool,
         origins: Iterable[str],
+        mixes: bool = False,
     ) -> None:
         super().__init__(name, guard)
         self.table = table
@@ -55,6 +56,10 @@ class StatefulStep(SyncStep):
         if logic.event_time is not None:
             self._scope.tracker = WatermarkTracker(logic.event_time, origins, table.meta)
         self._time = self._scope.tracker
+        self._mixed = Meeting(origins) if mixes else None
+        # What it emits later comes from its only origin, or from itself.
+        single = name if mixes or self._time is not None else next(iter(origins), "")
+        self._origin = single if logic.holds > 0 else None
         self._by_clock = isinstance(logic.time, ProcessingTime)
         self._receipts = _Receipts(holding=logic.keeps_receipts, one_by_one=logic.one_by_one)
         self._withheld: dict[str, Item] = {}
@@ -69,6 +74,8 @@ class StatefulStep(SyncStep):
         if self._done:
             chunk.give(Outcome.UNUSED)
             return
+        if self._mixed is not None:
+            self._mixed.active(chunk.origin)
         source = iter(chunk.values)
         if chunk.lineage is None:
             yield from self.owned(chunk, self._outputs(chunk, source))
@@ -156,6 +163,11 @@ class StatefulStep(SyncStep):
 
     def control(self, item: Item) -> Iterator[Item | None]:
         self._enter("")
+        if self._mixed is not None and isinstance(item, Watermark | Quiet):
+            mixed = self._mix(item, self._mixed)
+            if mixed is None:
+                return
+            item = mixed
         match item:
             case Tick():
                 yield from self._run_timers()
@@ -178,6 +190,13 @@ class StatefulStep(SyncStep):
             case _:
                 yield item
 
+    def _mix(self, item: Watermark | Quiet, mixed: Meeting) -> Item | None:
+        """What an origin says is true of the mixture when it is true of all."""
+        if isinstance(item, Quiet):
+            return Quiet(self.name) if mixed.quiet(item.origin) else None
+        least = mixed.promise(item.origin, item.time)
+        return None if least is None else Watermark(self.name, least)
+
     def _given_back(self) -> End:
         self._receipts.give(Outcome.REJECTED)
         return End(drain=True)
@@ -193,8 +212,7 @@ class StatefulStep(SyncStep):
 
     def table_holds(self) -> bool:
         """Whether elements are held back that a watermark must not overtake."""
-        assert self.table is not None
-        return self._logic.holds > 0 and self._time is None and any(self.table.spaces.values())
+        return self._logic.holds > 0 and self._time is None and self._logic.is_holding(self._scope)
 
     def _run_timers(self) -> Iterator[Item | None]:
         assert self.table is not None
@@ -229,7 +247,7 @@ class StatefulStep(SyncStep):
         After a failure that the policy absorbs, the logic is asked again and goes on with what is left.
         """
         outputs = iter(produce())
-        origin = self.name if self._time is not None else self._scope.origin
+        origin = self._scope.origin if self._origin is None else self._origin
         while True:
             part: list[Pair] = []
             try:
@@ -248,7 +266,7 @@ class StatefulStep(SyncStep):
     def _emit(self, pairs: list[Pair], lineage: list[Receipt], chunk: Chunk) -> Iterator[Chunk]:
         if not pairs:
             return
-        out = self._chunk(pairs, lineage, chunk.origin if self._time is None else self.name)
+        out = self._chunk(pairs, lineage, chunk.origin if self._origin is None else self._origin)
         if chunk.receipt is not None:
             out.receipt = chunk.receipt
             out.receipt.retain()

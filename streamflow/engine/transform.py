@@ -117,6 +117,10 @@ class Logic(Generic[T, U]):
         """Whether no further element can change anything: the branch ends here (outside `Keyed`)."""
         return False
 
+    def is_holding(self, scope: Scope) -> bool:
+        """Whether it keeps elements back at this moment, which watermarks must not overtake."""
+        return any(scope.table.spaces.values())
+
     def backlog(self, scope: Scope) -> int:
         """Elements held until their timers let them go. While it is above zero no new input is read, and the
         end of the stream waits for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from streamflow.policies import EventTime
@@ -97,3 +97,33 @@ class WatermarkTracker:
 
     def _largest(self) -> float:
         return max(self._tops.values(), default=_NEVER)
+
+
+class Meeting:
+    """Where several ways meet: what was promised on all of them holds behind, and no more.
+
+    The ways are the ports on which one origin comes to a merge, or the origins that a holding step mixes.
+    """
+
+    def __init__(self, ways: Iterable[Hashable]) -> None:
+        self._promised = dict.fromkeys(ways, _NEVER)
+        self._quiet: set[Hashable] = set()
+        self._told = _NEVER
+
+    def promise(self, way: Hashable, time: float) -> float | None:
+        """A watermark came (infinity: the end); the watermark of all ways if it has advanced."""
+        self._promised[way] = max(time, self._promised[way])
+        least = min(self._promised.values())
+        if least <= self._told:
+            return None
+        self._told = least
+        return least
+
+    def quiet(self, way: Hashable) -> bool:
+        """A way is caught up; True if all are."""
+        self._quiet.add(way)
+        return all(way in self._quiet or time == math.inf for way, time in self._promised.items())
+
+    def active(self, way: Hashable) -> None:
+        """Elements came."""
+        self._quiet.discard(way)

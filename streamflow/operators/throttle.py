@@ -108,6 +108,9 @@ class _Throttling(Logic[Any, Any]):
         if waiting:
             scope.table.timers.set(key, passed[0] + self._per)
 
+    def is_holding(self, scope: Scope) -> bool:
+        return self.backlog(scope) > 0
+
     def backlog(self, scope: Scope) -> int:
         waiting: int = scope.table.meta.get("waiting", 0)
         return waiting

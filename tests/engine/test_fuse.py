@@ -1,4 +1,4 @@
-"""Fused runs of stateless steps: they do what the plain Python composition does, whatever fails and however it is cut."""
+"""Fused runs of stateless steps do what the plain Python composition does, whatever fails, however it is cut."""
 
 from __future__ import annotations
 
