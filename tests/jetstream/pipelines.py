@@ -1,7 +1,7 @@
 """What the tests of whole pipelines share: sinks that confirm late, looks at consumers, and workers in processes.
 
-``python -m tests.jetstream.pipelines <url> <pace>`` is a worker: it reads stream S through the durable C, one message
-in ``pace`` seconds, and writes into stream OUT.
+``python -m tests.jetstream.pipelines <url> <pace> [end]`` is a worker: it reads stream S through the durable C, one
+message in ``pace`` seconds, writes into stream OUT, and prints how many there were if it comes to an end.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
+import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 
 from streamflow import Message, Pipeline, Sink, StreamflowError
@@ -22,7 +24,8 @@ from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, Stre
 from streamflow.connectors.jetstream.admin import ensure_stream, request
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
-from streamflow.operators import MapAsync
+from streamflow.operators import Map
+from streamflow.testing.server import NatsServer
 from tests.jetstream.support import add, connected
 
 PROMPT = 15.0
@@ -86,6 +89,12 @@ class _LateWriter(Writer[list[Any]]):
         return self._sink.values
 
 
+def source(server: NatsServer, subject: Any = None, **options: Any) -> JetStreamSource[Any]:
+    """Stream S through the durable C."""
+    settings: dict[str, Any] = {"durable": "C", "servers": server.url} | options
+    return JetStreamSource("S", subject, **settings)
+
+
 async def filled(client: Client, payloads: Iterable[bytes] = (), **settings: Any) -> None:
     """A stream S of ``s.>`` with these messages on ``s.a``."""
     await ensure_stream(client, "S", StreamSettings("s.>", **settings))
@@ -117,14 +126,14 @@ async def deliveries(url: str, **options: Any) -> dict[bytes, int]:
 
 async def failure(pipeline: Pipeline[Any], *, within: float = PROMPT, **options: Any) -> StreamflowError:
     """Run a pipeline that has to fail, in time, and return what it says."""
-    since = perf_counter()
+    since = time.perf_counter()
     try:
         async with asyncio.timeout(within):
             result = await pipeline.run(**options)
     except StreamflowError as error:
         return error
     except TimeoutError:
-        raise AssertionError(f"nothing was said for {perf_counter() - since:.0f} s") from None
+        raise AssertionError(f"nothing was said for {time.perf_counter() - since:.0f} s") from None
     raise AssertionError(f"it should have failed, and returned {result!r}")
 
 
@@ -135,6 +144,18 @@ async def connections(url: str) -> list[dict[str, Any]]:
         answer = await client.request("$SYS.REQ.SERVER.PING.CONNZ", ask, timeout=5)
     found: list[dict[str, Any]] = json.loads(answer.data)["data"]["connections"]
     return [connection for connection in found if connection.get("name") != "watcher"]
+
+
+async def publish_surely(client: Client, payload: bytes, subject: str = "s.a") -> None:
+    """Publish until the stream has confirmed it, under an id by which it drops repeats."""
+    headers = {"Nats-Msg-Id": payload.decode()}
+    while True:
+        try:
+            await client.jetstream().publish(subject, payload, timeout=1, headers=headers)
+        except (nats.errors.Error, nats.js.errors.Error):
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 @asynccontextmanager
@@ -156,19 +177,18 @@ async def publishing(publish: Callable[[int], Any]) -> AsyncIterator[list[int]]:
         await task
 
 
-def worker(url: str, pace: float) -> Pipeline[int]:
-    """Writes what it reads from S into OUT, each message after a while."""
+def worker(url: str, pace: float, until: Literal["end"] | None = None) -> Pipeline[int]:
+    """Writes what it reads from S into OUT, after a while for each message."""
 
-    async def slowly(value: bytes) -> bytes:
-        await asyncio.sleep(pace)
+    def slowly(value: bytes) -> bytes:
+        time.sleep(pace)
         return value
 
-    source = JetStreamSource("S", durable="C", ack_wait=2.0, servers=url)
+    items = JetStreamSource("S", durable="C", until=until, ack_wait=2.0, servers=url)
     sink: JetStreamSink[bytes] = JetStreamSink("OUT", "out.a", servers=url, create=StreamSettings("out.>"))
-    if pace:
-        return source.via(MapAsync(slowly, concurrency=1)).to(sink, name="worker")
-    return source.to(sink, name="worker")
+    return items.via(Map(slowly)).to(sink, name="worker")
 
 
 if __name__ == "__main__":
-    asyncio.run(worker(sys.argv[1], float(sys.argv[2])).run())
+    print("working", flush=True)
+    print(asyncio.run(worker(sys.argv[1], float(sys.argv[2]), "end" if len(sys.argv) > 3 else None).run()))

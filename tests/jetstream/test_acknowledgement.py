@@ -12,18 +12,14 @@ from nats.aio.client import Client
 from streamflow import Message, Pipeline, Sink, Skip, StreamflowError
 from streamflow.codecs import Text
 from streamflow.connectors import Collect, Discard
-from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
+from streamflow.connectors.jetstream import JetStreamSink
 from streamflow.connectors.jetstream.admin import request
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.operators import Batch, Filter, FlatMap, Map, MapAsync, Take
 from streamflow.testing.server import NatsServer
-from tests.jetstream.pipelines import Late, add_stream, consumer, deliveries, filled, standing
+from tests.jetstream.pipelines import Late, add_stream, consumer, deliveries, filled, source, standing
 from tests.jetstream.support import add, bounded, connected, contents, numbers, stored, until
-
-
-def source(server: NatsServer, **options: Any) -> JetStreamSource[Any]:
-    return JetStreamSource("S", **{"durable": "C", "servers": server.url} | options)
 
 
 class Failing(Sink[Any, int]):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, Stre
 from streamflow.connectors.jetstream.admin import request
 from streamflow.operators import Filter, Map, MapAsync, Take, merge
 from streamflow.testing.server import NatsServer
+from tests.jetstream import pipelines
 from tests.jetstream.pipelines import (
     SYSTEM,
     Late,
@@ -35,8 +37,7 @@ def watched() -> Iterator[NatsServer]:
         yield server
 
 
-def source(server: NatsServer, subject: Any = None, **options: Any) -> JetStreamSource[Any]:
-    return JetStreamSource("S", subject, **{"durable": "C", "servers": server.url, "until": "end"} | options)
+source = partial(pipelines.source, until="end")
 
 
 # Content and order

@@ -19,7 +19,7 @@ from streamflow.connectors.jetstream.settings import StreamSettings
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import Chunk, Receipt
 from streamflow.engine.connector import SinkContext, Writer
-from streamflow.errors import ConfigurationError, ConnectorError
+from streamflow.errors import ConfigurationError, ConnectorError, StepError
 from streamflow.graph import Flow, Sink
 from streamflow.operators import Map
 from streamflow.policies import ErrorPolicy, check_policy, positive, seconds
@@ -87,9 +87,9 @@ class JetStreamSink(Sink[T, int]):
             return lambda value: (fixed, encode(value), of(value))
         at = subject
         if headers is None:
-            return lambda value: (at(value), encode(value), None)
+            return lambda value: (_text(at(value)), encode(value), None)
         of = headers
-        return lambda value: (at(value), encode(value), of(value))
+        return lambda value: (_text(at(value)), encode(value), of(value))
 
     async def open(self, context: SinkContext) -> Writer[int]:
         client = await client_for(context.run, self.servers, self.connection)
@@ -109,6 +109,12 @@ class JetStreamSink(Sink[T, int]):
         )
         context.run.spawn(writer.watch())
         return writer
+
+
+def _text(subject: object) -> str:
+    if not isinstance(subject, str):
+        raise ConnectorError(f"the subject function returned {subject!r} and not a subject")
+    return subject
 
 
 class _Part:
@@ -140,11 +146,12 @@ class JetStreamWriter(Writer[int]):
         self._last: Receipt | None = None
         self._ordinal = 0
         self._number = 0
-        self._failure: BaseException | None = None
+        self._failure: StepError | None = None
         self._failed = Signal()
 
     async def write(self, chunk: Chunk) -> None:
         await self.publisher.publish_many(self._items(chunk))
+        self._check()
 
     def _items(self, chunk: Chunk) -> Iterator[Item]:
         if chunk.lineage is None:
@@ -173,23 +180,28 @@ class JetStreamWriter(Writer[int]):
             token.release()
 
     def rejected(self, token: Any, error: PublishError) -> bool:
-        """Ask the error policy about a message that the stream did not take."""
-        failure = self._context.guard.failure(error, self._context.step, None)
-        if self._context.guard.absorbs(failure):
-            token.release()
-            return True
-        self._failure = failure
-        self._failed.set()
-        return False
+        """Ask the error policy about a message that the stream did not take; after a failure no more."""
+        if self._failure is None:
+            failure = self._context.guard.failure(error, self._context.step, None)
+            if self._context.guard.absorbs(failure):
+                token.release()
+            else:
+                self._failure = failure
+                self._failed.set()
+        return True  # this writer raises it itself, with the place where it happened
 
     async def watch(self) -> None:
         """Fail the run as soon as a message is refused, also while nothing else is written."""
         await self._failed.wait()
-        assert self._failure is not None
-        raise self._failure
+        self._check()
 
     async def flush(self) -> None:
         await self.publisher.flush()
+        self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure from self._failure.cause
 
     def result(self) -> int:
         return self._count
