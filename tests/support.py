@@ -80,6 +80,14 @@ async def until(condition: Callable[[], object]) -> None:
     raise AssertionError("it never became true")
 
 
+def chain(*flows: Any) -> Any:
+    """Flows one after the other, for lambdas without annotations: those infer in `Stream.via` only."""
+    composed = flows[0]
+    for flow in flows[1:]:
+        composed = composed.via(flow)
+    return composed
+
+
 # Sources
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -82,6 +83,11 @@ AGGREGATORS: dict[str, Any] = {
     "mean by": lambda: Mean(lambda x: x / 2),
 }
 
+
+def made(operator: Callable[[Any], Any], make: Callable[[], Any]) -> Any:
+    return operator(make())
+
+
 STEPS: dict[str, Callable[[], Any]] = {
     "fold": lambda: Fold(0, lambda total, x: total + x),
     "fold to a list": lambda: Fold(list, lambda seen, x: [*seen, x]),
@@ -94,10 +100,12 @@ STEPS: dict[str, Callable[[], Any]] = {
     "batch within": lambda: Batch(5, within=1.3),
     "throttle": lambda: Throttle(2, per=1.1),
     "discard": lambda: Throttle(2, per=1.1, mode="discard"),
-    **{f"window {name}": lambda make=make: window(make()) for name, make in AGGREGATORS.items()},
-    **{f"clock window {name}": lambda make=make: by_clock(make()) for name, make in AGGREGATORS.items()},
+    **{f"window {name}": partial(made, window, make) for name, make in AGGREGATORS.items()},
+    **{f"clock window {name}": partial(made, by_clock, make) for name, make in AGGREGATORS.items()},
 }
-KEYED = {f"keyed {name}": lambda make=make: Keyed(lambda x: x % 3, make()) for name, make in STEPS.items()}
+KEYED = {
+    f"keyed {name}": partial(made, partial(Keyed, lambda x: x % 3), make) for name, make in STEPS.items()
+}
 CHAINS: dict[str, Callable[[], Any]] = {
     "fold, batch": lambda: Fold(0, lambda total, x: total + x).via(Batch(4)),
     "skip, take": lambda: SkipFirst(3).via(Take(11)),
@@ -154,8 +162,9 @@ def test_a_restart_from_every_checkpoint_gives_the_uninterrupted_result(
     step: str, cuts: list[int], gaps: list[float]
 ) -> None:
     # Keys have no order among each other; each has its results in order.
-    made = {**STEPS, **KEYED, **CHAINS}[step]
-    restarts(builder(made, cuts, gaps), order=by_key if "keyed" in step else list)
+    restarts(
+        builder({**STEPS, **KEYED, **CHAINS}[step], cuts, gaps), order=by_key if "keyed" in step else list
+    )
 
 
 def by_key(results: list[Any]) -> list[Any]:
@@ -323,12 +332,12 @@ def test_a_drained_run_goes_on_where_it_was() -> None:
     store = MemoryStore()
     flow: Any = Fold(0, lambda n, x: n + x)
 
-    async def first() -> list[int]:
+    async def first() -> Any:
         pipeline = Chunked([[1, 2], [3]], ends=False).via(flow).via(Batch(2)).to(Collect())
         async with pipeline.start(checkpoint=Checkpoint(store=store), clock=VirtualClock()) as running:
             await asyncio.sleep(0.5)
             await running.drain()
-            return await running.wait()  # type: ignore[return-value]
+            return await running.wait()
 
     assert virtual(first()) == [[1, 3]]
     assert not store.history[-1].finished

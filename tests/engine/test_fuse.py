@@ -15,7 +15,7 @@ from streamflow import ErrorPolicy, Fail, Observer, Pipeline, Skip, Source, Step
 from streamflow.connectors import Collect
 from streamflow.engine import step as step_module
 from streamflow.operators import Filter, FlatMap, Inspect, Keyed, Map, PassThrough
-from tests.support import Chunked, Recorder, cut, run, sizes
+from tests.support import Chunked, Recorder, chain, cut, run, sizes
 
 RAISES: list[type[BaseException]] = [
     ValueError,
@@ -89,7 +89,7 @@ class Model:
             return
         op = self.chain[place]
         try:
-            result = None if op.kind == "pass" else op.call(x)
+            result: Any = None if op.kind == "pass" else op.call(x)
             if op.kind == "flat_map":
                 for y in result:
                     self.feed(y, place + 1)
@@ -266,4 +266,4 @@ def test_a_result_that_fails_only_when_it_is_looked_at_is_that_steps_failure() -
 
 def test_what_is_not_iterable_is_the_failure_of_flat_map() -> None:
     with pytest.raises(StepError, match=r"step 'FlatMap' failed on 1: TypeError|step 'FlatMap': failed on 1"):
-        run(Source([1]).via(FlatMap(lambda x: x)).to(Collect()))
+        run(Source([1]).via(chain(FlatMap(lambda x: x))).to(Collect()))

@@ -28,7 +28,7 @@ from streamflow.operators import (
 )
 from streamflow.operators import Skip as SkipFirst
 from streamflow.testing import VirtualClock
-from tests.support import Acknowledging, Confirming, run, sizes, until, virtual
+from tests.support import Acknowledging, Confirming, chain, run, sizes, until, virtual
 
 
 async def slowly(x: int) -> int:
@@ -61,11 +61,11 @@ FLOWS: dict[str, Any] = {
     "failing unordered": (MapAsync(fails_sometimes, concurrency=3, ordered=False), lambda x: x % 5),
     "batch": (Batch(4), lambda x: True),
     "batch within": (Batch(4, within=0.01), lambda x: True),
-    "filter, batch": (Filter(lambda x: x % 3).via(Batch(4)), lambda x: x % 3),
-    "batches of batches": (Batch(3).via(Batch(2)), lambda x: True),
-    "ordered, batch": (MapAsync(slowly, concurrency=3).via(Batch(4)), lambda x: True),
+    "filter, batch": (chain(Filter(lambda x: x % 3), Batch(4)), lambda x: x % 3),
+    "batches of batches": (chain(Batch(3), Batch(2)), lambda x: True),
+    "ordered, batch": (chain(MapAsync(slowly, concurrency=3), Batch(4)), lambda x: True),
     "batch, unordered, batch": (
-        Batch(2).via(MapAsync(lambda xs: slowly_all(xs), ordered=False)).via(Batch(2)),
+        chain(Batch(2), MapAsync(lambda xs: slowly_all(xs), ordered=False), Batch(2)),
         lambda x: True,
     ),
     "throttle": (Throttle(3, per=0.5), lambda x: True),
@@ -75,10 +75,10 @@ FLOWS: dict[str, Any] = {
     "keyed batch": (Keyed(lambda x: x % 3, Batch(4)), lambda x: True),
     "keyed throttle": (Keyed(lambda x: x % 3, Throttle(2, per=0.5)), lambda x: True),
     "keyed chain": (
-        Keyed(lambda x: x % 3, Filter(lambda x: x % 2).via(Batch(2)).via(Map(list))),
+        Keyed(lambda x: x % 3, chain(Filter(lambda x: x % 2), Batch(2), Map(list))),
         lambda x: x % 2,
     ),
-    "keyed, failing key": (Keyed(fails_on_fives, PassThrough()), lambda x: x % 5),
+    "keyed, failing key": (Keyed(fails_on_fives, chain(PassThrough())), lambda x: x % 5),
     "failing key, batch": (Keyed(lambda x: fails_on_fives(x) % 2, Batch(3)), lambda x: x % 5),
 }
 

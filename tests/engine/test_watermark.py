@@ -33,7 +33,7 @@ from streamflow.operators import (
     split,
 )
 from streamflow.testing import VirtualClock
-from tests.support import Chunked, cut, run, sizes, virtual
+from tests.support import Chunked, chain, cut, run, sizes, virtual
 
 SIZE = 10
 events = st.lists(st.tuples(st.integers(0, 2), st.integers(-30, 90)), max_size=40)
@@ -285,7 +285,7 @@ def test_a_later_window_starts_from_the_watermark_of_the_earlier_one() -> None:
     assert closes(source, flow=flow, until=4) == [(2.0, (0.0, 2))]
 
 
-@pytest.mark.parametrize("between", [Throttle(100, per=1), Batch(1).via(FlatMap(list)), Map(lambda w: w)])
+@pytest.mark.parametrize("between", [Throttle(100, per=1), chain(Batch(1), FlatMap(list)), Map(lambda w: w)])
 def test_a_watermark_passes_a_step_that_holds_nothing_at_this_moment(between: Any) -> None:
     source = Chunked([[1], [12], [55], [56]], times=[0.0, 1.0, 2.0, 3.0], ends=False)
     hourly = tumbling(0, time=lambda w: w.start, into=Count(), size=20)
