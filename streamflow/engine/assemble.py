@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -11,9 +10,17 @@ from typing import Any
 from streamflow.engine.channel import Channel
 from streamflow.engine.checkpoint import Coordinator, Snapshot
 from streamflow.engine.chunk import Barrier
-from streamflow.engine.connector import RunContext, SinkContext, SourceContext, WorkContext, Writer
+from streamflow.engine.connector import (
+    Reader,
+    RunContext,
+    SinkContext,
+    SourceContext,
+    SyncReader,
+    WorkContext,
+    Writer,
+)
 from streamflow.engine.fuse import FusedStep
-from streamflow.engine.guard import Guard
+from streamflow.engine.guard import Guard, reraise
 from streamflow.engine.keyed import KeyStep, UnkeyStep
 from streamflow.engine.output import Output, ToBranches, ToChannel
 from streamflow.engine.plan import (
@@ -28,7 +35,8 @@ from streamflow.engine.plan import (
     StepPlan,
 )
 from streamflow.engine.promises import reachable
-from streamflow.engine.stage import Pump, SinkOutput, Stage, reraise
+from streamflow.engine.pump import FeedingPump, Pump, WaitingPump
+from streamflow.engine.stage import SinkOutput, Stage
 from streamflow.engine.stateful import StatefulStep
 from streamflow.engine.step import SyncStep
 from streamflow.engine.table import StateTable
@@ -53,11 +61,15 @@ class Assembly:
 
         async def job() -> None:
             await run()
-            output.finish()
-            if self._coordinator is not None:
-                self._coordinator.ended(participant)
+            self.ended(output, participant)
 
         self.jobs.append(job)
+
+    def ended(self, output: Output, participant: Stage | None = None) -> None:
+        """A producer puts nothing more into its output."""
+        output.finish()
+        if self._coordinator is not None:
+            self._coordinator.ended(participant)
 
     def start(self) -> list[Coroutine[Any, Any, None]]:
         """The work of all tasks; hand each to a task, at once."""
@@ -135,8 +147,6 @@ class _Assembler:
         context = SinkContext(self.context, plan.name, self._guard(plan.sink.on_error), plan.stable)
         try:
             writer = await plan.sink.open(context)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
             reraise(error, self.context.pipeline, plan.name)
         self.stack.push_async_callback(writer.close)
@@ -144,7 +154,7 @@ class _Assembler:
 
     async def _open_source(self, plan: SourcePlan, channel: Channel) -> None:
         output = ToChannel((channel, 0))
-        pump = Pump(plan.name, self.context.pipeline, output, self.context.observer)
+        pumps: list[Pump] = []
         context = SourceContext(
             self.context,
             plan.name,
@@ -153,21 +163,32 @@ class _Assembler:
             plan.receipts,
             plan.in_flight,
             self.snapshot.positions.get(plan.name) if self.snapshot is not None else None,
-            pump.quiet,
+            lambda: pumps[0].quiet() if pumps else None,
         )
         try:
             reader = await plan.source.open(context)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
             reraise(error, self.context.pipeline, plan.name)
         self.stack.push_async_callback(reader.close)
+        pump = self._pump(plan.name, reader, output, channel)
+        pumps.append(pump)
         self.assembly.pumps.append(pump)
         if self.coordinator is not None:
             for stage in reachable(self.plan, plan):
                 if id(stage) in self.stages:
                     pump.wait_behind(self.stages[id(stage)])
-        self.assembly.add(partial(pump.run, reader), output)
+
+    def _pump(self, name: str, reader: Reader, output: ToChannel, channel: Channel) -> Pump:
+        pipeline, observer = self.context.pipeline, self.context.observer
+        if isinstance(reader, SyncReader):
+            on_end = partial(self.assembly.ended, output)
+            feeding = FeedingPump(name, pipeline, output, observer, reader, on_end)
+            channel.feed = feeding.feed
+            return feeding
+        waiting = WaitingPump(name, pipeline, output, observer)
+        waiting.reader = reader
+        self.assembly.add(partial(waiting.run, reader), output)
+        return waiting
 
     # Stages
 

@@ -60,6 +60,8 @@ class Channel:
     ) -> None:
         self.capacity = capacity
         self.detached = False
+        self.feed: Callable[[], Item | None] | None = None
+        """Gives an item when nothing is queued: a source that never waits."""
         self.on_detach: list[Callable[[], None]] = []
         self._queues: list[deque[tuple[int, Item]]] = [deque() for _ in range(ports)]
         self._sizes = [0] * ports
@@ -170,7 +172,7 @@ class Channel:
             passed = self._align(item, port)
             if passed is not None:
                 return passed
-        return None
+        return self.feed() if self.feed is not None else None
 
     def _next_port(self) -> int | None:
         """The port whose oldest item came first, among those that are not waiting for a barrier."""

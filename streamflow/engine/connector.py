@@ -97,6 +97,17 @@ class Reader(ABC):
         """Give back what was read and not settled, and let go of everything."""
 
 
+class SyncReader(Reader):
+    """A reader that never waits: implement `take` instead of `read`."""
+
+    @abstractmethod
+    def take(self) -> Chunk | None:
+        """The next values, at most `CHUNK_SIZE`; None at the end. May compute for some 10 ms, no longer."""
+
+    async def read(self) -> Chunk | None:
+        return self.take()
+
+
 class Writer(ABC, Generic[R_co]):
     """Writes to a sink. The engine calls it from one task."""
 

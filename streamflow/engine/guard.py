@@ -1,11 +1,12 @@
-"""Turns what a user function raises into a `StepError`, and asks the error policy about it."""
+"""Errors with an address: what a user function or a connector raises is told with the pipeline and the step."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, NoReturn
 
 from streamflow.engine.observer import Observer
-from streamflow.errors import StateError, StepError
+from streamflow.errors import ConnectorError, StateError, StepError, StreamflowError
 from streamflow.policies import ErrorPolicy, Fail
 
 
@@ -42,3 +43,13 @@ class Guard:
         failure = self.failure(error, step, element)
         if not self.absorbs(failure):
             raise failure from failure.cause
+
+
+def reraise(error: BaseException, pipeline: str, step: str) -> NoReturn:
+    """Raise an error of a connector with the place where it happened; what is not ours becomes a `ConnectorError`."""
+    if isinstance(error, ConnectorError):
+        error.pipeline = error.pipeline or pipeline
+        error.step = error.step or step
+    if isinstance(error, StreamflowError | asyncio.CancelledError):
+        raise error
+    raise ConnectorError(f"{type(error).__name__}: {error}", pipeline=pipeline, step=step) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk
-from streamflow.engine.connector import Reader, SourceContext
+from streamflow.engine.connector import Reader, SourceContext, SyncReader
 from streamflow.engine.step import Slicer
 from streamflow.errors import ConfigurationError, shorten
 from streamflow.graph import Source
@@ -42,7 +42,7 @@ def open_items(source: Source[Any], context: SourceContext) -> Reader:
     return IterableReader(items, context)
 
 
-class SequenceReader(Reader):
+class SequenceReader(SyncReader):
     """Reads what can be sliced, which costs less than iterating and never computes."""
 
     def __init__(self, items: Sequence[Any], context: SourceContext) -> None:
@@ -50,7 +50,7 @@ class SequenceReader(Reader):
         self._origin = context.step
         self._count: int = context.position or 0
 
-    async def read(self) -> Chunk | None:
+    def take(self) -> Chunk | None:
         values = list(self._items[self._count : self._count + CHUNK_SIZE])
         self._count += len(values)
         return Chunk(values, self._origin) if values else None
@@ -59,7 +59,7 @@ class SequenceReader(Reader):
         return self._count
 
 
-class IterableReader(Reader):
+class IterableReader(SyncReader):
     """Reads an iterable in time slices, so that a generator that computes does not hold up the loop."""
 
     def __init__(self, items: Iterable[Any], context: SourceContext) -> None:
@@ -74,7 +74,7 @@ class IterableReader(Reader):
             raise context.guard.failure(error, context.step, None) from error
         self._failure: BaseException | None = None
 
-    async def read(self) -> Chunk | None:
+    def take(self) -> Chunk | None:
         if self._failure is not None:
             raise self._failure
         values: list[Any] = []

@@ -43,6 +43,10 @@ class ToChannel:
     def append(self, item: Item) -> None:
         self._channel.append(item, self._port)
 
+    def wake(self) -> None:
+        """Let the stage behind look again whether there is something to do."""
+        self._channel.wake()
+
     def finish(self) -> None:
         self._channel.finish(self._port)
 

@@ -1,116 +1,22 @@
-"""The tasks of a run: a pump for each source, and a stage for each linear run of steps."""
+"""A stage: the task that runs a linear part of the graph, one step after the other on each item."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 from streamflow.clock import Clock, Handle
-from streamflow.engine.channel import CAPACITY, Channel, Signal
+from streamflow.engine.channel import CAPACITY, Channel
 from streamflow.engine.checkpoint import Coordinator
-from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item, Quiet, Watermark
-from streamflow.engine.connector import Reader, Writer
+from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item
+from streamflow.engine.connector import Writer
+from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Observer
-from streamflow.engine.output import Output, ToChannel
+from streamflow.engine.output import Output
 from streamflow.engine.step import SLICE, SyncStep
 from streamflow.engine.table import StateTable
-from streamflow.errors import ConnectorError, StreamflowError
-
-
-def reraise(error: BaseException, pipeline: str, step: str) -> NoReturn:
-    """Raise an error of a connector with the place where it happened; what is not ours becomes a `ConnectorError`."""
-    if isinstance(error, ConnectorError):
-        error.pipeline = error.pipeline or pipeline
-        error.step = error.step or step
-    if isinstance(error, StreamflowError | asyncio.CancelledError):
-        raise error
-    raise ConnectorError(f"{type(error).__name__}: {error}", pipeline=pipeline, step=step) from error
-
-
-class Pump:
-    """Reads a source into the first channel, until its end, a drain, or until nobody wants more."""
-
-    def __init__(self, name: str, pipeline: str, output: ToChannel, observer: Observer) -> None:
-        self.name = name
-        self.ended = False
-        self._pipeline = pipeline
-        self._output = output
-        self._observer = observer
-        self._reader: Reader | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._interrupted = False
-        self._behind: list[Stage] = []
-        self._relief = Signal()
-        output.on_detach(self._interrupt)
-
-    def wait_behind(self, stage: Stage) -> None:
-        """Do not read while this stage, somewhere behind, holds more than a channel would."""
-        self._behind.append(stage)
-        stage.on_relief.append(self._relief.set)
-
-    async def run(self, reader: Reader) -> None:
-        self._reader = reader
-        self._task = asyncio.current_task()
-        if not self._interrupted:
-            try:
-                await self._read(reader)
-            except asyncio.CancelledError:
-                if not self._interrupted or self._task is None or self._task.uncancel():
-                    raise
-        if not self.ended:
-            self.ended = True
-            self._output.append(End(drain=True))
-
-    async def _read(self, reader: Reader) -> None:
-        since = perf_counter()
-        if reader.caught_up:
-            self.quiet()
-        while not self._interrupted:
-            while any(stage.overfull for stage in self._behind):
-                await self._relief.wait()
-            try:
-                chunk = await reader.read()
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:
-                reraise(error, self._pipeline, self.name)
-            if chunk is None:
-                self.ended = True
-                self._output.append(Watermark(self.name, float("inf")))
-                self._output.append(End())
-                return
-            self._observer.processed(self.name, len(chunk), len(chunk))
-            await self._output.put(chunk)
-            if reader.caught_up:
-                self.quiet()
-            if perf_counter() - since > SLICE:
-                # A source that never waits must not keep the loop to itself.
-                await asyncio.sleep(0)
-                since = perf_counter()
-
-    def quiet(self) -> None:
-        """The source is caught up."""
-        if not self.ended:
-            self._output.append(Quiet(self.name))
-
-    def inject(self, barrier: Barrier) -> Any:
-        """Put a barrier behind everything read so far; returns where to go on after it."""
-        if not self.ended:
-            self._output.append(barrier)
-        return self._reader.position() if self._reader is not None else None
-
-    def stop_reading(self) -> None:
-        """Take nothing more from the source, and leave what it has sent to be finished."""
-        self._interrupt()
-
-    def _interrupt(self) -> None:
-        if self._interrupted or self.ended:
-            return
-        self._interrupted = True
-        if self._task is not None:
-            self._task.cancel()
 
 
 class SinkOutput:
@@ -198,6 +104,7 @@ class Stage:
                     item = await self.source.get()
                     self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
+                await self._give_turn()
             self._set_overfull(False)
             for step in self._steps:
                 step.abandon()
@@ -222,10 +129,14 @@ class Stage:
                         step.ended = True
                     items.close()
                     return True
-            if perf_counter() - self._turn > SLICE:
-                await asyncio.sleep(0)
-                self._turn = perf_counter()
+            await self._give_turn()
         return False
+
+    async def _give_turn(self) -> None:
+        """Let the event loop do something else, unless it just has."""
+        if perf_counter() - self._turn > SLICE:
+            await asyncio.sleep(0)
+            self._turn = perf_counter()
 
     def _through(self, item: Item, position: int) -> Generator[Item | None, None, None]:
         """Everything that one item becomes behind the steps from ``position`` on."""
