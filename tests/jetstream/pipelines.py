@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.operators import Map
 from streamflow.testing.server import NatsServer
-from tests.jetstream.support import add, connected
+from tests.jetstream.support import add, connected, until
 
 PROMPT = 15.0
 """Seconds within which a pipeline has to say what is wrong."""
@@ -111,6 +111,18 @@ async def standing(client: Client) -> tuple[int, int, int]:
     return info["ack_floor"]["stream_seq"], info["num_ack_pending"], info["num_pending"]
 
 
+async def eventually(look: Callable[[], Awaitable[Any]], expected: Any) -> None:
+    """`until`, also while the server is away or what is looked at is not there yet."""
+
+    async def patient() -> Any:
+        try:
+            return await look()
+        except StreamflowError:
+            return None
+
+    await until(patient, expected)
+
+
 async def add_stream(client: Client, name: str = "OUT", **settings: Any) -> None:
     """A stream for what comes out: ``out.>``."""
     await request(client, f"STREAM.CREATE.{name}", {"name": name, "subjects": ["out.>"], **settings})
@@ -177,14 +189,14 @@ async def publishing(publish: Callable[[int], Any]) -> AsyncIterator[list[int]]:
         await task
 
 
-def worker(url: str, pace: float, until: Literal["end"] | None = None) -> Pipeline[int]:
+def worker(url: str, pace: float, end: Literal["end"] | None = None) -> Pipeline[int]:
     """Writes what it reads from S into OUT, after a while for each message."""
 
     def slowly(value: bytes) -> bytes:
         time.sleep(pace)
         return value
 
-    items = JetStreamSource("S", durable="C", until=until, ack_wait=2.0, servers=url)
+    items = JetStreamSource("S", durable="C", until=end, ack_wait=2.0, servers=url)
     sink: JetStreamSink[bytes] = JetStreamSink("OUT", "out.a", servers=url, create=StreamSettings("out.>"))
     return items.via(Map(slowly)).to(sink, name="worker")
 

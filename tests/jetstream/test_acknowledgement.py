@@ -16,7 +16,7 @@ from streamflow.connectors.jetstream import JetStreamSink
 from streamflow.connectors.jetstream.admin import request
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
-from streamflow.operators import Batch, Filter, FlatMap, Map, MapAsync, Take
+from streamflow.operators import Batch, Filter, FlatMap, Map, MapAsync, Take, split
 from streamflow.testing.server import NatsServer
 from tests.jetstream.pipelines import Late, add_stream, consumer, deliveries, filled, source, standing
 from tests.jetstream.support import add, bounded, connected, contents, numbers, stored, until
@@ -253,13 +253,23 @@ async def test_what_lies_beyond_the_end_comes_to_the_next_run(server: NatsServer
 async def test_a_run_does_not_get_again_what_it_did_not_use(server: NatsServer) -> None:
     async with connected(server.url) as client:
         await filled(client, numbers(1000))
-        items = source(server)
+        even, odd = split(source(server), lambda value: int(value) % 2 == 0)
         late = Late()
-        async with Pipeline(items.via(Take(3)).to(Collect()), items.to(late)).start() as running:
-            await late.came(1000)
+        async with Pipeline(even.via(Take(3)).to(Collect()), odd.to(late)).start() as running:
+            await late.came(500)
             late.confirm()
-            await until(lambda: standing(client), (1000, 0, 0))  # the other branch has used them
-            assert running.stats().steps["JetStreamSource"].received == 1000
+            await until(lambda: unsettled(client), 497)  # nobody here wants the other even ones
+            await add(client, [b"1001"])
+            await late.came(501)
+            assert running.stats().steps["JetStreamSource"].received == 1001
+            late.confirm()
+        assert len(late.values) == 501
+        again = await deliveries(server.url)
+        assert {value for value, times in again.items() if value != b"1001"} == set(numbers(1000)[6::2])
+
+
+async def unsettled(client: Client) -> int:
+    return (await standing(client))[1]
 
 
 # Kept alive while it is worked on

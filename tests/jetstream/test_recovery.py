@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
-from streamflow import Observer, StreamflowError
+from streamflow import Observer
 from streamflow.connectors import Discard
 from streamflow.connectors.jetstream import JetStreamSink, StreamSettings
 from streamflow.operators import Filter, FlatMap, Map, MapAsync
@@ -20,6 +20,7 @@ from tests.child import ROOT, child
 from tests.jetstream.pipelines import (
     add_stream,
     consumer,
+    eventually,
     filled,
     publish_surely,
     publishing,
@@ -38,18 +39,6 @@ def sink(server: NatsServer) -> JetStreamSink[Any]:
 
 async def counted(client: Client) -> Counter[bytes]:
     return Counter(await contents(client, "OUT"))
-
-
-async def settled(look: Callable[[], Awaitable[Any]], expected: Any) -> None:
-    """`until`, across restarts of the server."""
-
-    async def patient() -> Any:
-        try:
-            return await look()
-        except StreamflowError:
-            return None
-
-    await until(patient, expected)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +74,7 @@ async def test_the_server_restarts_in_the_middle(
             await running.wait()
         expected = Counter(part for value in numbers(COUNT) for part in twice(value))
         assert await counted(client) == expected
-        await settled(lambda: first_unacknowledged(client), COUNT)
+        await eventually(lambda: first_unacknowledged(client), COUNT)
 
 
 async def first_unacknowledged(client: Client) -> int:
@@ -104,7 +93,7 @@ async def test_the_server_restarts_while_nothing_happens(
             await until(lambda: standing(client), (10, 0, 0))
             await asyncio.to_thread(end, server)
             await server.start_async()
-            await settled(lambda: stored(client, "OUT"), 10)
+            await eventually(lambda: stored(client, "OUT"), 10)
             await add(client, numbers(10, 10))
             await until(lambda: stored(client, "OUT"), 20)
             await running.drain()
@@ -129,7 +118,7 @@ async def test_the_server_restarts_while_the_end_is_waited_for(server: NatsServe
             await asyncio.to_thread(server.stop)
             await asyncio.sleep(1.5)
             await server.start_async()
-            await settled(lambda: stored(client, "OUT"), 10)
+            await eventually(lambda: stored(client, "OUT"), 10)
             assert running.stats().ending is None
             await add(client, numbers(10, 10))
             assert await running.wait() == 20

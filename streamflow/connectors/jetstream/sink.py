@@ -84,12 +84,12 @@ class JetStreamSink(Sink[T, int]):
             if headers is None:
                 return lambda value: (fixed, encode(value), None)
             of = headers
-            return lambda value: (fixed, encode(value), of(value))
+            return lambda value: (fixed, encode(value), _pairs(of(value)))
         at = subject
         if headers is None:
             return lambda value: (_text(at(value)), encode(value), None)
         of = headers
-        return lambda value: (_text(at(value)), encode(value), of(value))
+        return lambda value: (_text(at(value)), encode(value), _pairs(of(value)))
 
     async def open(self, context: SinkContext) -> Writer[int]:
         client = await client_for(context.run, self.servers, self.connection)
@@ -115,6 +115,12 @@ def _text(subject: object) -> str:
     if not isinstance(subject, str):
         raise ConnectorError(f"the subject function returned {subject!r} and not a subject")
     return subject
+
+
+def _pairs(headers: object) -> Mapping[str, str] | None:
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ConnectorError(f"the headers function returned {headers!r} and not a mapping of names to texts")
+    return headers
 
 
 class _Part:
