@@ -107,10 +107,10 @@ def _set(instance: Any, name: str, value: Any) -> None:
 
 def _open_fields(kind: type) -> tuple[str, ...]:
     """The fields of a class that could have a named tuple in them, by their annotations."""
-    return tuple(name for name, hint in _fields(kind) if not _is_closed(hint))
+    return tuple(name for name, hint in fields_of(kind) if not _is_closed(hint))
 
 
-def _fields(kind: type) -> Iterator[tuple[str, Any]]:
+def fields_of(kind: type) -> Iterator[tuple[str, Any]]:
     """The fields of a class and their annotations; Any where the annotation cannot be resolved."""
     names: list[str]
     if hasattr(kind, "__struct_fields__"):

@@ -1,225 +1,185 @@
-"""Files as sinks: lines of text, JSON Lines, CSV. Written chunk by chunk on a thread, zipped if the name ends in .gz.
+"""Files of lines as sinks: text, JSON Lines and CSV; packed with gzip if the path ends in ``.gz``.
 
-The file is written in place: a run that fails leaves what it had written by then. At the end, and before a checkpoint
-counts, everything is flushed to the disk.
+A thread writes each chunk as it comes, in place: a run that fails leaves what it had written by then. What a sink has
+confirmed has been handed to the operating system; before a checkpoint counts, and at the end, it is on the disk. Named
+pipes and devices are written as there is room.
 """
 
 from __future__ import annotations
 
-import asyncio
-import csv
-import dataclasses
-import gzip
-import io
+import codecs
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from os import PathLike, fspath
-from typing import IO, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import attrs
+from attrs import field, frozen
 
-from streamflow.codecs import Json
+from streamflow.codecs import Json, check_encoding
+from streamflow.connectors._blocking import Input, Output
+from streamflow.connectors._csv import RowEncoder, existing_header
+from streamflow.connectors._lines import LineWriter, joined
+from streamflow.connectors.files import Path, checked_delimiter, checked_path
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
-from streamflow.errors import CodecError, ConnectorError, shorten
+from streamflow.errors import CodecError, ConfigurationError, ConnectorError, StepError, shorten
 from streamflow.graph import Flow, Sink
 from streamflow.operators import Map
 from streamflow.policies import ErrorPolicy, check_policy
 
-T = TypeVar("T")
 
-Path = str | PathLike[str]
+@frozen
+class TextFileSink(Sink[str, int]):
+    """Write each string as a line; `Pipeline.run` returns how many.
 
+    The file is made, or emptied, when the run starts, and grows as elements come; with ``append=True`` what was there
+    stays. A string with a line break in it would not come back as one line: it goes to the error policy, as do elements
+    that are no strings or cannot be encoded.
 
-class _FileSink(Sink[T, int], ABC):
-    """What the file sinks share; `Pipeline.run` returns the number of elements written."""
-
-    def __init__(self, path: Path, *, append: bool, on_error: ErrorPolicy | None) -> None:
-        check_policy(on_error, type(self).__name__)
-        self.path = fspath(path)
-        self.append = append
-        self.on_error = on_error
-
-    def flows(self) -> tuple[Flow[Any, Any], ...]:
-        return (Map(self.encode, on_error=self.on_error),)
-
-    @abstractmethod
-    def encode(self, value: T) -> Any:
-        """What is written for an element."""
-
-    async def open(self, context: SinkContext) -> Writer[int]:
-        writer = FileWriter(self.path, self.append, self.joiner())
-        await writer.start()
-        return writer
-
-    def joiner(self) -> Callable[[list[Any], bool], bytes]:
-        """Makes the bytes of a chunk out of its encoded elements, told whether the file is empty so far."""
-        return lambda lines, empty: b"".join(lines)
-
-
-class TextFileSink(_FileSink[str]):
-    """Write each string as a line. The file is replaced, or continued with ``append=True``.
-
-    A string with a line break in it would come back as two: it goes to the error policy.
+    ``encoding`` is UTF-8 unless you say otherwise; to append in one that begins with a byte order mark, name the byte
+    order (``utf-16-le``). Raises `ConnectorError` with the path: not allowed, no such
+    directory, disk full.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        append: bool = False,
-        encoding: str = "utf-8",
-        on_error: ErrorPolicy | None = None,
-    ) -> None:
-        super().__init__(path, append=append, on_error=on_error)
-        self.encoding = encoding
+    path: Path
+    append: bool = field(default=False, kw_only=True)
+    encoding: str = field(default="utf-8", kw_only=True)
+    on_error: ErrorPolicy | None = field(default=None, kw_only=True)
 
-    def encode(self, value: str) -> bytes:
-        if not isinstance(value, str):
-            raise CodecError(f"TextFileSink writes strings, not {shorten(value)}")
-        if "\n" in value or "\r" in value:
-            raise CodecError(f"a line break inside {shorten(value)}")
-        try:
-            return f"{value}\n".encode(self.encoding)
-        except UnicodeError as error:
-            raise CodecError(f"cannot encode {shorten(value)}: {error}") from error
+    def __attrs_post_init__(self) -> None:
+        checked_path(self.path, "TextFileSink")
+        check_encoding(self.encoding, "TextFileSink")
+        check_policy(self.on_error, "TextFileSink")
+
+    def flows(self) -> tuple[Flow[Any, Any], ...]:
+        return (Map(_text_encoder(self.encoding), on_error=self.on_error),)
+
+    async def open(self, context: SinkContext) -> Writer[int]:
+        path = os.fspath(self.path)
+        return await LineWriter(context, Output(path, repr(path), append=self.append), b"".join).open()
 
 
-class JsonLinesSink(_FileSink[Any]):
-    """Write each element as a line of JSON (see `streamflow.codecs.Json`)."""
+def _text_encoder(encoding: str) -> Callable[[str], bytes]:
+    # One encoder for the whole file: some begin it with a byte order mark.
+    encode = codecs.getincrementalencoder(encoding)().encode
 
-    def __init__(self, path: Path, *, append: bool = False, on_error: ErrorPolicy | None = None) -> None:
-        super().__init__(path, append=append, on_error=on_error)
-        self._encode = Json().encode
+    def line(text: str) -> bytes:
+        if not isinstance(text, str):
+            raise CodecError(
+                f"TextFileSink writes str, not {type(text).__name__}: put .via(Map(str)) before it"
+            )
+        if "\n" in text or text.endswith("\r"):
+            raise CodecError(f"a line break in {shorten(text)}: it would not come back as one line")
+        return encode(text + "\n")
 
-    def encode(self, value: Any) -> bytes:
-        return self._encode(value) + b"\n"
-
-
-class CsvSink(_FileSink[Any]):
-    """Write each element as a row of CSV, below a header. Elements are mappings, attrs or dataclass instances, Structs
-    or named tuples. ``fields`` names the columns and their order (default: those of the first element); an element
-    that lacks one, or has others, goes to the error policy if ``fields`` is given, else it fails the pipeline."""
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        fields: Sequence[str] | None = None,
-        append: bool = False,
-        on_error: ErrorPolicy | None = None,
-    ) -> None:
-        super().__init__(path, append=append, on_error=on_error)
-        self.fields = None if fields is None else list(fields)
-
-    def encode(self, value: Any) -> Mapping[str, Any]:
-        row = _mapping(value)
-        if self.fields is not None:
-            _check_fields(row, self.fields)
-        return row
-
-    def joiner(self) -> Callable[[list[Any], bool], bytes]:
-        fields = self.fields
-
-        def joined(rows: list[Any], empty: bool) -> bytes:
-            nonlocal fields
-            if fields is None:
-                fields = list(rows[0])
-            text = io.StringIO(newline="")
-            table = csv.writer(text, lineterminator="\n")
-            if empty:
-                table.writerow(fields)
-            for row in rows:
-                _check_fields(row, fields)
-                table.writerow([row[name] for name in fields])
-            return text.getvalue().encode()
-
-        return joined
+    return line
 
 
-def _check_fields(row: Mapping[str, Any], fields: list[str]) -> None:
-    if row.keys() != set(fields):
-        raise CodecError(f"a row of {', '.join(map(str, row))} does not fit the columns {', '.join(fields)}")
+@frozen
+class JsonLinesSink(Sink[Any, int]):
+    """Write each element as a line of JSON, encoded as by `Json`; `Pipeline.run` returns how many.
+
+    The file is made, or emptied, when the run starts; with ``append=True`` what was there stays. Elements that do not
+    encode go to the error policy. Raises `ConnectorError` as `TextFileSink` does.
+
+    >>> import asyncio, tempfile
+    >>> from streamflow import KeyedValue, Source
+    >>> with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+    ...     asyncio.run(Source([KeyedValue("ada", 5), 7]).to(JsonLinesSink(file.name)).run())
+    ...     print(file.read())
+    2
+    b'{"key":"ada","value":5}\\n7\\n'
+    """
+
+    path: Path
+    append: bool = field(default=False, kw_only=True)
+    on_error: ErrorPolicy | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        checked_path(self.path, "JsonLinesSink")
+        check_policy(self.on_error, "JsonLinesSink")
+
+    def flows(self) -> tuple[Flow[Any, Any], ...]:
+        return (Map(Json().encode, on_error=self.on_error),)
+
+    async def open(self, context: SinkContext) -> Writer[int]:
+        path = os.fspath(self.path)
+        return await LineWriter(context, Output(path, repr(path), append=self.append), joined).open()
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    if attrs.has(type(value)):
-        return {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    names = getattr(value, "__struct_fields__", None) or getattr(value, "_fields", None)
-    if names is None:
-        raise CodecError(f"{shorten(value)} has no named fields for a row of CSV")
-    return {name: getattr(value, name) for name in names}
+@frozen
+class CsvSink(Sink[Any, int]):
+    """Write each element as a record of a CSV file; `Pipeline.run` returns how many, the header not counted.
+
+    Elements are dicts, named tuples, attrs or dataclass instances, or Structs, whose fields are scalars; None is an
+    empty field. ``fields`` names the columns (default: the fields of the first element, in their order). Elements that
+    have other fields or fewer go to the error policy.
+
+    The file is made, or emptied, when the run starts; with ``append=True`` what was there stays, and its header names
+    the columns. Raises `ConnectorError` as `TextFileSink` does.
+
+    >>> import asyncio, tempfile
+    >>> from streamflow import Source
+    >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+    ...     asyncio.run(Source([{"name": "ada", "total": 5}]).to(CsvSink(file.name)).run())
+    ...     print(file.read())
+    1
+    b'name,total\\nada,5\\n'
+    """
+
+    path: Path
+    fields: Sequence[str] | None = None
+    append: bool = field(default=False, kw_only=True)
+    delimiter: str = field(default=",", kw_only=True)
+    on_error: ErrorPolicy | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        checked_path(self.path, "CsvSink")
+        checked_delimiter(self.delimiter, "CsvSink")
+        check_policy(self.on_error, "CsvSink")
+        if isinstance(self.fields, str) or (self.fields is not None and not self.fields):
+            raise ConfigurationError(
+                f"CsvSink's fields must be the names of the columns, not {self.fields!r}"
+            )
+
+    async def open(self, context: SinkContext) -> Writer[int]:
+        path = os.fspath(self.path)
+        return await _CsvWriter(context, Output(path, repr(path), append=self.append), self).open()
 
 
-class FileWriter(Writer[int]):
-    """Writes chunks on a thread. What must be acknowledged is flushed with its chunk."""
+class _CsvWriter(LineWriter):
+    """Encodes records itself, since the columns may be those of a file that is already there."""
 
-    def __init__(self, path: str, append: bool, joined: Callable[[list[Any], bool], bytes]) -> None:
-        self._path = path
-        self._append = append
-        self._joined = joined
-        self._file: IO[bytes] | None = None
-        self._empty = True
-        self._count = 0
+    def __init__(self, context: SinkContext, target: Output, sink: CsvSink) -> None:
+        super().__init__(context, target, b"".join)
+        self._context = context
+        self._sink = sink
+        self._encode = RowEncoder(sink.fields, sink.delimiter)
 
-    async def start(self) -> None:
-        await self._on_thread(self._open)
+    def _begin(self) -> None:
+        encode, sink = self._encode, self._sink
+        path = os.fspath(sink.path)
+        there = existing_header(Input(path, repr(path)), sink.delimiter) if sink.append else None
+        if there is not None and encode.fields not in (None, there):
+            raise ConnectorError(f"cannot append to {path!r}: its columns are {there}, not {encode.fields}")
+        encode.fields = there or encode.fields
+        super()._begin()
+        if there is None:
+            self._target.write(encode.header())
 
     async def write(self, chunk: Chunk) -> None:
-        acknowledged = chunk.receipt is not None or chunk.lineage is not None
-        await self._on_thread(lambda: self._write(chunk.values, flush=acknowledged))
-        self._count += len(chunk)
-        chunk.release()
-
-    async def flush(self) -> None:
-        await self._on_thread(self._sync)
-
-    def result(self) -> int:
-        return self._count
-
-    async def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            await self._on_thread(file.close)
-
-    async def _on_thread(self, work: Callable[[], None]) -> None:
-        """Do it on a thread, and wait for it also when cancelled: the file must not be closed under it."""
-        doing = asyncio.get_running_loop().run_in_executor(None, self._guarded, work)
-        try:
-            await asyncio.shield(doing)
-        except asyncio.CancelledError:
-            await asyncio.wait([doing])
-            raise
-
-    # On the thread
-
-    def _open(self) -> None:
-        mode = "ab" if self._append else "wb"
-        self._empty = not (self._append and os.path.exists(self._path) and os.path.getsize(self._path) > 0)
-        opener: Any = gzip.open if self._path.endswith(".gz") else open
-        self._file = opener(self._path, mode)
-
-    def _write(self, values: list[Any], *, flush: bool) -> None:
-        assert self._file is not None
-        self._file.write(self._joined(values, self._empty))
-        self._empty = False
-        if flush:
-            self._file.flush()
-
-    def _sync(self) -> None:
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except OSError as error:
-            raise ConnectorError(f"cannot write {self._path!r}: {error.strerror or error}") from error
-        except CodecError as error:
-            raise ConnectorError(f"cannot write {self._path!r}: {error}") from error
+        lines: list[bytes] = []
+        failure: StepError | None = None
+        for record in chunk.values:
+            try:
+                lines.append(self._encode(record))
+            except BaseException as error:
+                try:
+                    self._context.guard.decide(error, self._context.step, record)
+                except StepError as decided:
+                    failure = decided
+                    break
+        if failure is not None:
+            # What came before it is written, and nothing of the chunk confirmed.
+            await self._put_in_thread(lines, confirms=False)
+            raise failure
+        await self._take(lines, chunk)

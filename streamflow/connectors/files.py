@@ -1,258 +1,196 @@
-"""Files as sources: lines of text, JSON Lines, CSV. Read block by block on a thread, unzipped if the name ends in .gz.
+"""Files of lines: text, JSON Lines and CSV; packed with gzip if the path ends in ``.gz``.
 
-The thread is one block ahead of the pipeline, no more. A file that cannot be read is a `ConnectorError` with its path
-and line; a line that does not decode goes to the error policy of the source's step.
+A thread reads, unpacks and splits a block at a time while the pipeline works on the one before; a thread writes. Ends,
+failures and `stop` leave no thread behind. Named pipes and devices are read and written as well, as data comes and as
+there is room.
+
+The position of a source in a checkpoint is its line. What a sink has confirmed has been handed to the operating
+system; it is on disk when the run has ended.
 """
 
 from __future__ import annotations
 
-import asyncio
-import csv
-import gzip
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from itertools import islice
-from os import PathLike, fspath
-from typing import IO, Any, TypeVar, overload
+import builtins
+import os
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-from streamflow.codecs import Json
-from streamflow.engine.chunk import CHUNK_SIZE, Chunk
+from streamflow.codecs import Json, check_encoding
+from streamflow.connectors._blocking import Input
+from streamflow.connectors._csv import records, row_decoder
+from streamflow.connectors._lines import (
+    LineReader,
+    json_lines,
+    line_decoder,
+    text_lines,
+)
 from streamflow.engine.connector import Reader, SourceContext
-from streamflow.errors import CodecError, ConnectorError
+from streamflow.errors import ConfigurationError
 from streamflow.graph import Flow, Source
 from streamflow.operators import Map
 from streamflow.policies import ErrorPolicy, check_policy
 
 T = TypeVar("T")
 
-Path = str | PathLike[str]
-Numbered = tuple[int, Any]
-"""A line of the file: its number, from 1, and what it holds."""
+Path = str | os.PathLike[str]
 
 
-class _FileSource(Source[T], ABC):
-    """What the file sources share."""
+class SourceOptions(TypedDict, total=False):
+    """The options that `JsonLinesSource` and `CsvSource` have in common."""
 
-    def __init__(self, path: Path, *, encoding: str, name: str | None, on_error: ErrorPolicy | None) -> None:
-        check_policy(on_error, type(self).__name__)
-        self.path = fspath(path)
+    name: str | None
+    on_error: ErrorPolicy | None
+
+
+class TextFileSource(Source[str]):
+    """Read a text file: each element is a line, without the line feed (and carriage return) that ends it.
+
+    ::
+
+        b"one\\ntwo\\n"
+          TextFileSource("words.txt")
+        ──"one"──"two"──|
+
+    ``encoding`` is UTF-8 unless you say otherwise. Ends with the file. Raises `ConnectorError` with the path, and the
+    line where there is one: no such file, not allowed, no gzip file or one that was cut off, bytes that are no text.
+    """
+
+    def __init__(self, path: Path, *, encoding: str = "utf-8", name: str | None = None) -> None:
+        check_encoding(encoding, "TextFileSource")
+        self.path = checked_path(path, "TextFileSource")
         self.encoding = encoding
         self.name = name
-        self.on_error = on_error
 
     async def open(self, context: SourceContext) -> Reader:
-        reader = BlockReader(self.path, self.open_file, self.records, context)
-        await reader.start()
-        return reader
-
-    def open_file(self) -> IO[Any]:
-        """Open the file; called on the thread."""
-        return _opened(self.path, "rt", encoding=self.encoding, newline="")
-
-    @abstractmethod
-    def records(self, file: IO[Any]) -> Iterator[Numbered]:
-        """The records of the file; called on the thread."""
+        lines = text_lines(self.encoding)
+        return await LineReader(context, Input(self.path, repr(self.path)), lines, numbered=False).open()
 
 
-def _opened(path: str, mode: str, **options: Any) -> IO[Any]:
-    opener: Any = gzip.open if path.endswith(".gz") else open
-    file: IO[Any] = opener(path, mode, **options)
-    return file
+class JsonLinesSource(Source[T]):
+    """Read a file of JSON Lines: each line is a value, decoded as by `Json`; blank lines are left out.
 
+    ``type`` is what the lines are decoded into (default: dicts, lists and scalars). A line that does not decode is a
+    `CodecError` that says which one; it goes to the error policy, ``on_error=`` or the pipeline's.
 
-class TextFileSource(_FileSource[str]):
-    """The lines of a text file, without their ends (``\\\\n``, ``\\\\r\\\\n``). A name that ends in .gz is unzipped."""
+    >>> import asyncio, tempfile
+    >>> from attrs import frozen
+    >>> from streamflow import Skip
+    >>> from streamflow.connectors import Collect
+    >>> @frozen
+    ... class Order:
+    ...     total: float
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+    ...     _ = file.write('{"total": 5}\\n{"total": "five"}\\n')
+    ...     file.flush()
+    ...     asyncio.run(JsonLinesSource(file.name, Order, on_error=Skip()).to(Collect()).run())
+    [Order(total=5.0)]
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        encoding: str = "utf-8",
-        name: str | None = None,
-        on_error: ErrorPolicy | None = None,
-    ) -> None:
-        super().__init__(path, encoding=encoding, name=name, on_error=on_error)
-
-    def records(self, file: IO[Any]) -> Iterator[Numbered]:
-        for number, line in enumerate(file, 1):
-            yield number, line.removesuffix("\n").removesuffix("\r")
-
-    def flows(self) -> tuple[Flow[Any, Any], ...]:
-        return (Map(_text, on_error=self.on_error),)
-
-
-def _text(line: Numbered) -> str:
-    text: str = line[1]
-    return text
-
-
-class JsonLinesSource(_FileSource[T]):
-    """A file with one JSON value a line, decoded into ``type`` (default: dicts, lists and so on). Blank lines are
-    skipped; a line that does not decode is an error that names its number."""
+    Ends with the file. Raises `ConnectorError` as `TextFileSource` does.
+    """
 
     @overload
-    def __init__(
-        self: JsonLinesSource[Any], path: Path, *, name: str | None = ..., on_error: ErrorPolicy | None = ...
-    ) -> None: ...
+    def __init__(self: JsonLinesSource[Any], path: Path, **options: Unpack[SourceOptions]) -> None: ...
+    @overload
+    def __init__(self, path: Path, type: builtins.type[T], **options: Unpack[SourceOptions]) -> None: ...
     @overload
     def __init__(
-        self, path: Path, type: type[T], *, name: str | None = ..., on_error: ErrorPolicy | None = ...
+        self: JsonLinesSource[Any], path: Path, type: Any, **options: Unpack[SourceOptions]
     ) -> None: ...
     def __init__(
         self, path: Path, type: Any = Any, *, name: str | None = None, on_error: ErrorPolicy | None = None
     ) -> None:
-        super().__init__(path, encoding="utf-8", name=name, on_error=on_error)
-        self.codec: Json[Any] = Json(type)
-
-    def open_file(self) -> IO[Any]:
-        return _opened(self.path, "rb")
-
-    def records(self, file: IO[Any]) -> Iterator[Numbered]:
-        for number, line in enumerate(file, 1):
-            if not line.isspace():
-                yield number, line
+        check_policy(on_error, "JsonLinesSource")
+        self.path = checked_path(path, "JsonLinesSource")
+        self.codec = Json(type)
+        self.name = name
+        self.on_error = on_error
 
     def flows(self) -> tuple[Flow[Any, Any], ...]:
-        return (Map(_numbered(self.codec.decode), on_error=self.on_error),)
+        return (Map(line_decoder(self.path, self.codec.decode), on_error=self.on_error),)
+
+    async def open(self, context: SourceContext) -> Reader:
+        return await LineReader(context, Input(self.path, repr(self.path)), json_lines, numbered=True).open()
 
 
-class CsvSource(_FileSource[T]):
-    """The rows of a CSV file whose first row names the fields: dicts of strings, or ``type`` (an attrs class, a
-    dataclass, a Struct), whose fields are converted from text. A row with too few or too many fields is an error."""
+class CsvSource(Source[T]):
+    """Read a CSV file: each record becomes a dict of strings by the names in the first line, or a value of a type.
+
+    ``type`` is an attrs class, a dataclass, a msgspec Struct, a TypedDict or a named tuple. The text of the fields is
+    turned into numbers, booleans, dates and so on as its annotations ask; an empty field is None where the annotation
+    allows None and no text.
+
+    A record that is malformed, has more or fewer fields than the header, or does not fit the type is a `CodecError`
+    with its (last) line; it goes to the error policy, ``on_error=`` or the pipeline's. Quoted fields may contain line
+    breaks. Empty lines are left out, and so is a byte order mark.
+
+    >>> import asyncio, tempfile
+    >>> from streamflow.connectors import Collect
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     _ = file.write('customer,total\\nada,5\\n"Grace, Hopper",7\\n')
+    ...     file.flush()
+    ...     asyncio.run(CsvSource(file.name).to(Collect()).run())
+    [{'customer': 'ada', 'total': '5'}, {'customer': 'Grace, Hopper', 'total': '7'}]
+
+    Ends with the file. Raises `ConnectorError` as `TextFileSource` does.
+    """
 
     @overload
     def __init__(
         self: CsvSource[dict[str, str]],
         path: Path,
+        type: None = None,
         *,
+        delimiter: str = ...,
         encoding: str = ...,
-        name: str | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[SourceOptions],
     ) -> None: ...
     @overload
     def __init__(
         self,
         path: Path,
-        type: type[T],
+        type: builtins.type[T],
         *,
+        delimiter: str = ...,
         encoding: str = ...,
-        name: str | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[SourceOptions],
     ) -> None: ...
     def __init__(
         self,
         path: Path,
         type: Any = None,
         *,
+        delimiter: str = ",",
         encoding: str = "utf-8",
         name: str | None = None,
         on_error: ErrorPolicy | None = None,
     ) -> None:
-        super().__init__(path, encoding=encoding, name=name, on_error=on_error)
-        self.type = type
-
-    def records(self, file: IO[Any]) -> Iterator[Numbered]:
-        rows = csv.DictReader(file)
-        for row in rows:
-            yield rows.line_num, row
+        check_encoding(encoding, "CsvSource")
+        check_policy(on_error, "CsvSource")
+        self.path = checked_path(path, "CsvSource")
+        self.delimiter = checked_delimiter(delimiter, "CsvSource")
+        self.encoding = encoding
+        self.name = name
+        self.on_error = on_error
+        self._decode = row_decoder(self.path, type)
 
     def flows(self) -> tuple[Flow[Any, Any], ...]:
-        return (Map(_numbered(self._convert), on_error=self.on_error),)
+        return (Map(self._decode, on_error=self.on_error),)
 
-    def _convert(self, row: dict[str | None, Any]) -> Any:
-        if None in row or None in row.values():
-            raise CodecError("the row has another number of fields than the header")
-        if self.type is None:
-            return row
-        import msgspec
-
-        try:
-            return msgspec.convert(row, self.type, strict=False)
-        except msgspec.ValidationError as error:
-            raise CodecError(str(error)) from error
+    async def open(self, context: SourceContext) -> Reader:
+        blocks = records(self.encoding, self.delimiter)
+        return await LineReader(context, Input(self.path, repr(self.path)), blocks, numbered=True).open()
 
 
-def _numbered(decode: Callable[[Any], Any]) -> Callable[[Numbered], Any]:
-    """Decode a record; the error of one that does not decode names its line."""
-
-    def decoded(line: Numbered) -> Any:
-        number, record = line
-        try:
-            return decode(record)
-        except CodecError as error:
-            raise CodecError(f"line {number}: {error}") from error
-
-    return decoded
+def checked_path(path: Path, what: str) -> str:
+    """The path as a string; refuses what is none."""
+    text: Any = os.fspath(path) if hasattr(path, "__fspath__") else path
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigurationError(f"{what} takes the path of a file, not {path!r}")
+    checked: str = text
+    return checked
 
 
-class BlockReader(Reader):
-    """Reads records on a thread, a block ahead. The position is the number of records read."""
-
-    def __init__(
-        self,
-        path: str,
-        open_file: Callable[[], IO[Any]],
-        records: Callable[[IO[Any]], Iterator[Numbered]],
-        context: SourceContext,
-    ) -> None:
-        self._path = path
-        self._open_file = open_file
-        self._parse = records
-        self._origin = context.step
-        self._count: int = context.position or 0
-        self._file: IO[Any] | None = None
-        self._records: Iterator[Numbered] = iter(())
-        self._line = 0
-        self._ahead: asyncio.Future[list[Numbered]] | None = None
-
-    async def start(self) -> None:
-        """Open the file, and go to where the last run stopped."""
-        await asyncio.to_thread(self._guarded, self._begin)
-
-    async def read(self) -> Chunk | None:
-        if self._ahead is None:
-            self._ahead = self._fetch()
-        # The thread's result stays in the future if this is cancelled.
-        await asyncio.wait([self._ahead])
-        block = self._ahead.result()
-        self._ahead = self._fetch() if block else self._ahead
-        self._count += len(block)
-        return Chunk(block, self._origin) if block else None
-
-    def position(self) -> int:
-        return self._count
-
-    async def close(self) -> None:
-        if self._ahead is not None:
-            await asyncio.wait([self._ahead])
-            self._ahead.exception()  # nobody reads it any more
-        if self._file is not None:
-            await asyncio.to_thread(self._file.close)
-
-    def _fetch(self) -> asyncio.Future[list[Numbered]]:
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(None, self._guarded, self._block)
-
-    # On the thread
-
-    def _begin(self) -> None:
-        self._file = self._open_file()
-        self._records = self._parse(self._file)
-        for number, _ in islice(self._records, self._count):
-            self._line = number
-
-    def _block(self) -> list[Numbered]:
-        block: list[Numbered] = []
-        for record in islice(self._records, CHUNK_SIZE):
-            self._line = record[0]
-            block.append(record)
-        return block
-
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except (OSError, EOFError, UnicodeError, csv.Error, zlib.error) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            where = f", after line {self._line}" if self._line else ""
-            raise ConnectorError(f"cannot read {self._path!r}{where}: {reason}") from error
+def checked_delimiter(delimiter: str, what: str) -> str:
+    given: object = delimiter
+    if not isinstance(given, str) or len(given) != 1 or given in '\r\n"':
+        raise ConfigurationError(f"{what}'s delimiter must be one character, not {delimiter!r}")
+    return delimiter

@@ -1,126 +1,163 @@
-"""Standard input and output."""
+"""Standard input and output: lines in, lines out.
+
+Both work on the descriptor, in a thread that waits only as long as the run lasts: what is blocked by the other end of a
+pipe, or by a terminal where nobody types, is let go by a drain or stop. Pipes and terminals need a POSIX system.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar, overload
 
 from attrs import field, frozen
 
-from streamflow.engine.channel import Signal
-from streamflow.engine.chunk import CHUNK_SIZE, Chunk
+from streamflow.codecs import Codec, Text, check_codec
+from streamflow.connectors._blocking import Input, Output, reason
+from streamflow.connectors._lines import (
+    LineReader,
+    LineWriter,
+    joined,
+    line_decoder,
+    numbered_lines,
+)
+from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import Reader, SinkContext, SourceContext, Writer
-from streamflow.errors import ConfigurationError, ConnectorError
+from streamflow.errors import CodecError, ConfigurationError, ConnectorError
 from streamflow.graph import Flow, Sink, Source
 from streamflow.operators import Map
 from streamflow.policies import ErrorPolicy, check_policy
 
 T = TypeVar("T")
 
-_READ_BYTES = 64 * 1024
 
+class StdinSource(Source[T]):
+    """Read standard input: each element is a line, without what ends it, as text or as ``codec`` decodes it.
 
-class StdinSource(Source[str]):
-    """The lines of standard input, without their ends; it ends where the input does.
+    ``codec`` is ``Text()`` unless you say otherwise: ``StdinSource(Json())``, ``StdinSource(Text("latin-1"))``. Lines
+    are handed on as they come; waiting for one blocks neither the event loop nor a drain or stop. What was read ahead
+    by then is lost, and so is the place: a checkpoint cannot go on in a standard input. What `input` has already taken
+    into its buffer is not seen.
 
-    Waiting for a line does not block the event loop, and a drain or stop does not wait for one.
+    A line that does not decode is a `CodecError` that says which one; it goes to the error policy, ``on_error=`` or
+    the pipeline's. Ends with the input. Raises `ConnectorError` if there is no standard input.
     """
 
+    @overload
     def __init__(
-        self, *, encoding: str = "utf-8", name: str | None = None, on_error: ErrorPolicy | None = None
+        self: StdinSource[str],
+        codec: None = None,
+        *,
+        name: str | None = ...,
+        on_error: ErrorPolicy | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, codec: Codec[T], *, name: str | None = ..., on_error: ErrorPolicy | None = ...
+    ) -> None: ...
+    def __init__(
+        self, codec: Codec[Any] | None = None, *, name: str | None = None, on_error: ErrorPolicy | None = None
     ) -> None:
+        if codec is not None:
+            check_codec(codec, "StdinSource")
         check_policy(on_error, "StdinSource")
-        self.encoding = encoding
+        self.codec: Codec[Any] = Text() if codec is None else codec
         self.name = name
         self.on_error = on_error
 
     def flows(self) -> tuple[Flow[Any, Any], ...]:
-        encoding = self.encoding
-
-        def text(line: bytes) -> str:
-            return line.decode(encoding)
-
-        return (Map(text, on_error=self.on_error),)
+        return (Map(line_decoder("standard input", self.codec.decode), on_error=self.on_error),)
 
     async def open(self, context: SourceContext) -> Reader:
-        try:
-            descriptor = sys.stdin.fileno()
-        except (AttributeError, OSError, ValueError) as error:
-            raise ConnectorError("standard input is closed, or is no file") from error
-        return LineReader(descriptor, context.step)
-
-
-class LineReader(Reader):
-    """Reads lines from a descriptor when there is something to read. It stays blocking, since others share it."""
-
-    def __init__(self, descriptor: int, origin: str) -> None:
-        self._descriptor = descriptor
-        self._origin = origin
-        self._rest = b""
-        self._lines: list[bytes] = []
-        self._ended = False
-        self._readable = Signal()
-
-    async def read(self) -> Chunk | None:
-        while not self._lines and not self._ended:
-            await self._wait()
-            self._split(os.read(self._descriptor, _READ_BYTES))
-        lines, self._lines = self._lines[:CHUNK_SIZE], self._lines[CHUNK_SIZE:]
-        return Chunk(list(lines), self._origin) if lines else None
-
-    async def _wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            loop.add_reader(self._descriptor, self._readable.set)
-        except (PermissionError, NotImplementedError, OSError):
-            return  # a regular file, which is always readable
-        try:
-            await self._readable.wait()
-        finally:
-            loop.remove_reader(self._descriptor)
-
-    def _split(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if not data:
-            self._ended = True
-            lines += [self._rest] if self._rest else []
-        self._lines += [line.removesuffix(b"\r") for line in lines]
+        source = Input(_descriptor(sys.stdin, "input"), "standard input")
+        return await LineReader(context, source, numbered_lines, numbered=True).open()
 
 
 @frozen
 class StdoutSink(Sink[T, int]):
-    """Print each element on a line of its own, as ``format(x)`` (default ``str``) says.
+    """Print each element on a line of its own, as ``format(x)`` says (default ``str``).
 
     `Pipeline.run` returns how many there were.
+
+    ``codec`` encodes elements instead: ``StdoutSink(codec=Json())``. Elements that do not encode go to the error
+    policy. A reader that is slow holds the stream back, and blocks neither the event loop nor a stop. Where
+    `sys.stdout` was replaced, as in a notebook or a test, lines are written to what replaced it.
+
+    >>> import asyncio
+    >>> from streamflow import Source
+    >>> asyncio.run(Source([1, 2]).to(StdoutSink()).run())
+    1
+    2
+    2
+
+    Raises `ConnectorError` if there is no standard output, or if its reader has gone.
     """
 
     format: Callable[[T], str] = field(default=str)
+    codec: Codec[T] | None = field(default=None, kw_only=True)
     on_error: ErrorPolicy | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not callable(self.format):
             raise ConfigurationError(f"StdoutSink takes a function that makes text, not {self.format!r}")
+        if self.codec is not None:
+            check_codec(self.codec, "StdoutSink")
+            if self.format is not str:
+                raise ConfigurationError("StdoutSink takes format= or codec=, not both")
         check_policy(self.on_error, "StdoutSink")
 
     def flows(self) -> tuple[Flow[Any, Any], ...]:
-        return (Map(self.format, on_error=self.on_error),)
+        encode = _printer(self.format) if self.codec is None else self.codec.encode
+        return (Map(encode, on_error=self.on_error),)
 
     async def open(self, context: SinkContext) -> Writer[int]:
-        return _Printer()
+        if sys.stdout is not sys.__stdout__:
+            return _ReplacedWriter()
+        target = Output(_descriptor(sys.stdout, "output"), "standard output")
+        return await LineWriter(context, target, _behind_printed).open()
 
 
-class _Printer(Writer[int]):
+def _printer(format: Callable[[Any], str]) -> Callable[[Any], bytes]:
+    encoding, errors = _encoding()
+
+    def line(value: Any) -> bytes:
+        text = format(value)
+        if not isinstance(text, str):
+            raise CodecError(f"the format of StdoutSink makes {type(text).__name__}, not str")
+        return text.encode(encoding, errors)
+
+    return line
+
+
+def _encoding() -> tuple[str, str]:
+    """What standard output is written in, and what becomes of characters that are not in it."""
+    encoding: str = getattr(sys.stdout, "encoding", None) or "utf-8"
+    errors: str = getattr(sys.stdout, "errors", None) or "strict"
+    return encoding, errors
+
+
+def _behind_printed(lines: list[bytes]) -> bytes:
+    """The lines as one piece, after what was printed before has left the buffer of `sys.stdout`."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:  # ValueError: closed
+        raise ConnectorError(f"cannot write to standard output: {reason(error)}") from error
+    return joined(lines)
+
+
+class _ReplacedWriter(Writer[int]):
+    """Writes to what `sys.stdout` was replaced with, as `print` does."""
+
     def __init__(self) -> None:
         self._count = 0
 
     async def write(self, chunk: Chunk) -> None:
-        text = "".join(f"{line}\n" for line in chunk.values)
-        # A pipe that nobody reads blocks: not the event loop.
-        printing = asyncio.get_running_loop().run_in_executor(None, _print, text)
-        await asyncio.shield(printing)
+        encoding, _ = _encoding()
+        try:
+            sys.stdout.write(joined(chunk.values).decode(encoding, "backslashreplace"))
+            sys.stdout.flush()
+        except (OSError, ValueError) as error:
+            raise ConnectorError(f"cannot write to standard output: {reason(error)}") from error
         self._count += len(chunk)
         chunk.release()
 
@@ -128,9 +165,10 @@ class _Printer(Writer[int]):
         return self._count
 
 
-def _print(text: str) -> None:
+def _descriptor(stream: TextIO | None, which: str) -> int:
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        if stream is not None:
+            return stream.fileno()
     except (OSError, ValueError) as error:
-        raise ConnectorError(f"cannot write to standard output: {error}") from error
+        raise ConnectorError(f"standard {which} is closed, or is no file") from error
+    raise ConnectorError(f"standard {which} is closed, or is no file")
