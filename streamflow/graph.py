@@ -5,7 +5,7 @@ A description is a graph of `Step`s, linked from the sink back to its sources. `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
 
@@ -224,6 +224,7 @@ class Pipeline(Generic[R]):
         self.name: str
         self.named: bool
         self.sinks: tuple[Step, ...]
+        self.parts: tuple[Pipeline[Any], ...]
         if not pipelines:
             raise ConfigurationError("Pipeline() needs at least one closed stream: stream.to(sink)")
         for pipeline in pipelines:
@@ -236,6 +237,7 @@ class Pipeline(Generic[R]):
             raise ConfigurationError(
                 f"the parts are named {', '.join(map(repr, names))}: say Pipeline(…, name=…)"
             )
+        self.parts = pipelines
         self.sinks = tuple(dict.fromkeys(sink for p in pipelines for sink in p.sinks))
         self.named = bool(name or names)
         self.name = name or (names[0] if names else "pipeline")
@@ -244,7 +246,20 @@ class Pipeline(Generic[R]):
     def _closed(cls, sinks: tuple[Step, ...], name: str | None) -> Pipeline[Any]:
         pipeline: Pipeline[Any] = cls.__new__(cls)
         pipeline.sinks, pipeline.name, pipeline.named = sinks, name or "pipeline", name is not None
+        pipeline.parts = ()
         return pipeline
+
+    def arranged(self, results: Mapping[Step, Any]) -> R:
+        """The results of the sinks, in the shape in which the pipeline was put together."""
+        arranged: Any
+        if not self.parts:
+            arranged = results[self.sinks[0]]
+        elif len(self.parts) == 1:
+            arranged = self.parts[0].arranged(results)
+        else:
+            arranged = tuple(part.arranged(results) for part in self.parts)
+        result: R = arranged
+        return result
 
     def steps(self) -> dict[str, Step]:
         """Every step under its unique name, sources first. A repeated name gets a number: ``Map``, ``Map-2``."""
@@ -308,7 +323,7 @@ class Pipeline(Generic[R]):
         return "\n".join(["flowchart LR", *boxes, *arrows])
 
     async def run(self, **options: Unpack[RunOptions]) -> R:
-        """Run to the end of the source and return the sink's result; several sinks, a tuple of theirs.
+        """Run to the end of the source and return the sink's result; of ``Pipeline(p1, p2)`` a tuple of both results.
 
         Raises `PlanError` before anything starts if the pipeline cannot run as asked, else the first failure.
         Cancelling the call stops the pipeline.

@@ -140,12 +140,12 @@ def test_a_stream_merged_with_itself_comes_twice() -> None:
     assert sorted(run(merge(source, source).to(Collect()))) == [1, 1, 2, 2]
 
 
-def test_the_results_of_nested_pipelines_come_in_the_order_of_their_sinks() -> None:
+def test_the_results_have_the_shape_in_which_the_pipeline_was_put_together() -> None:
     source = Source([3, 4])
     one, two, three = source.to(Collect()), source.to(Into(Sum())), source.to(Discard())
-    assert run(Pipeline(three, Pipeline(one, two))) == (2, [3, 4], 7)
+    assert run(Pipeline(three, Pipeline(one, two))) == (2, ([3, 4], 7))
     assert run(Pipeline(Pipeline(one))) == [3, 4]
-    assert run(Pipeline(one, one)) == [3, 4]
+    assert run(Pipeline(one, one)) == ([3, 4], [3, 4])
 
 
 def test_take_ends_only_its_own_branch() -> None:

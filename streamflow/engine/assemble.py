@@ -41,6 +41,7 @@ from streamflow.engine.stateful import StatefulStep
 from streamflow.engine.step import SyncStep
 from streamflow.engine.table import StateTable
 from streamflow.errors import StateError
+from streamflow.graph import Step
 from streamflow.policies import ErrorPolicy
 
 
@@ -51,7 +52,7 @@ class Assembly:
         self.pumps: list[Pump] = []
         self.stages: list[Stage] = []
         self.jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self.writers: list[Writer[Any]] = []
+        self.writers: dict[Step, Writer[Any]] = {}
         self._coordinator = coordinator
 
     def add(
@@ -85,9 +86,9 @@ class Assembly:
         for stage in self.stages:
             stage.drain()
 
-    def results(self) -> Any:
-        results = tuple(writer.result() for writer in self.writers)
-        return results[0] if len(results) == 1 else results
+    def results(self) -> dict[Step, Any]:
+        """What each sink has to show so far."""
+        return {sink: writer.result() for sink, writer in self.writers.items()}
 
 
 async def assemble(
@@ -125,7 +126,7 @@ class _Assembler:
 
     async def build(self) -> Assembly:
         writers = {id(sink): await self._open_sink(sink) for sink in self.plan.sinks}
-        self.assembly.writers = [writers[id(sink)] for sink in self.plan.sinks]
+        self.assembly.writers = {sink.step: writers[id(sink)] for sink in self.plan.sinks}
         for stage in self.plan.stages:
             self._build_stage(stage, writers)
         for stage in self.plan.stages:

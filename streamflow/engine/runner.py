@@ -170,7 +170,7 @@ class Running(Generic[R]):
                 if coordinator is not None and not any(task.cancelled() or task.exception() for task in work):
                     await coordinator.checkpoint(finished=self._asked == "finished")
             finally:
-                self._results = assembly.results()
+                self._results = plan.pipeline.arranged(assembly.results())
                 for task in background:
                     task.cancel()
 
