@@ -9,7 +9,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -52,9 +52,11 @@ from streamflow.connectors import (
 )
 from streamflow.connectors import _blocking as blocking
 from streamflow.engine.checkpoint import Snapshot
+from streamflow.engine.chunk import CHUNK_SIZE
+from streamflow.engine.connector import Reader, SourceContext
 from streamflow.operators import Map, Take
 from streamflow.testing import MemoryStore
-from tests.support import Acknowledging, real, run, until
+from tests.support import Acknowledging, AcknowledgingReader, Ledger, real, run, until
 
 lines = st.lists(
     st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8), max_size=30
@@ -341,6 +343,15 @@ def test_each_source_goes_on_at_each_of_its_positions(tmp_path: Path, make: Any,
             assert [decode(value) for value in seen] + restarted(source, position) == whole
 
 
+def test_chunks_are_no_larger_than_chunks_may_be(tmp_path: Path) -> None:
+    path = store(tmp_path / "numbers", b"".join(b"%d\n" % n for n in range(5000)))
+    for make in (TextFileSource, JsonLinesSource, CsvSource):
+        seen = [len(values) for _, values in every_position(lambda make=make: make(path))]  # type: ignore[misc]
+        sizes = [after - before for before, after in zip([0, *seen], seen, strict=False)]
+        assert max(sizes) == CHUNK_SIZE
+        assert len(sizes) == 5
+
+
 def test_many_blocks_in_order_and_positions(tmp_path: Path) -> None:
     path = tmp_path / "numbers.txt"
     path.write_text("".join(f"{n}\n" for n in range(5000)))
@@ -473,12 +484,33 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "a\n1\n"
 
 
-def test_messages_are_acknowledged_when_their_lines_are_written(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    source = Acknowledging(20, [3, 4])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+def test_messages_are_acknowledged_when_their_lines_are_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    written: list[list[int]] = []
+
+    class Watched(Ledger):
+        def note(self, what: str, positions: Iterable[int]) -> None:
+            if positions := list(positions):
+                data = path.read_bytes()
+                if path.suffix == ".gz":
+                    data = zlib.decompressobj(31).decompress(data)
+                written.append([int(line) for line in data.split()])
+                assert what == "acked"
+                assert set(positions) <= set(written[-1])
+            super().note(what, positions)
+
+    class Watching(Acknowledging):
+        async def open(self, context: SourceContext) -> Reader:
+            reader = await super().open(context)
+            assert isinstance(reader, AcknowledgingReader)
+            self.ledger = reader.ledger = Watched()
+            return reader
+
+    source = Watching(20, [3, 4])
     assert run(source.to(JsonLinesSink(path))) == 20
-    assert sorted(source.ledger.acked) == list(range(20))
-    assert path.read_text() == "".join(f"{n}\n" for n in range(20))
+    assert sorted(source.ledger.acked) == list(range(20)) == written[-1]
+    assert len(written) == 3
 
 
 def test_undecodable_bytes_are_named_and_what_comes_before_them_is_read(tmp_path: Path) -> None:

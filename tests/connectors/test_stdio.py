@@ -152,7 +152,8 @@ def test_a_reader_that_does_not_read_does_not_hold_up_a_stop() -> None:
 
 
 def test_what_was_printed_before_comes_before() -> None:
-    with child(PRINTS, stdout=subprocess.PIPE) as process:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with child(PRINTS, stdout=subprocess.PIPE, env=env) as process:
         out, _ = process.communicate(timeout=30)
     assert out.decode() == 'before\n{"a":1}\n"ë"\n2\n'
 
