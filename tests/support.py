@@ -62,7 +62,8 @@ async def _leak_checked(work: Coroutine[Any, Any, T]) -> T:
         assert not tasks, f"tasks left: {tasks}"
         assert not multiprocessing.active_children()
         assert _threads() <= threads, f"threads left: {_threads() - threads}"
-        generators = list(getattr(asyncio.get_running_loop(), "_asyncgens"))  # noqa: B009 - asyncio has no public way
+        known = getattr(asyncio.get_running_loop(), "_asyncgens")  # noqa: B009 - asyncio has no public way
+        generators = [generator for generator in known if generator.ag_frame is not None]
         assert not generators, f"async generators left open: {generators}"
 
 

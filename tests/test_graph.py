@@ -142,7 +142,9 @@ def test_a_stream_merged_with_itself_comes_twice() -> None:
 
 def test_the_results_have_the_shape_in_which_the_pipeline_was_put_together() -> None:
     source = Source([3, 4])
-    one, two, three = source.to(Collect()), source.to(Into(Sum())), source.to(Discard())
+    one: Pipeline[Any] = source.to(Collect())
+    two: Pipeline[Any] = source.to(Into(Sum()))
+    three: Pipeline[Any] = source.to(Discard())
     assert run(Pipeline(three, Pipeline(one, two))) == (2, ([3, 4], 7))
     assert run(Pipeline(Pipeline(one))) == [3, 4]
     assert run(Pipeline(one, one)) == ([3, 4], [3, 4])

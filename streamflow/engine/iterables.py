@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -93,6 +93,10 @@ class IterableReader(SyncReader):
     def position(self) -> int:
         return self._count
 
+    async def close(self) -> None:
+        if isinstance(self._items, Generator):
+            self._items.close()
+
 
 class AsyncIterableReader(Reader):
     """Reads an async iterable with a task of its own: whatever has arrived since the last read makes one chunk."""
@@ -110,8 +114,9 @@ class AsyncIterableReader(Reader):
         self._task = asyncio.get_running_loop().create_task(self._pull())
 
     async def _pull(self) -> None:
-        iterator = aiter(self._items)
+        iterator: AsyncIterator[Any] | None = None
         try:
+            iterator = aiter(self._items)
             async for value in iterator:
                 if self._skip:
                     self._skip -= 1
@@ -128,11 +133,11 @@ class AsyncIterableReader(Reader):
         except BaseException as error:
             self._failure = error
         finally:
+            self._ended = True
+            self._arrived.set()
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 await close()
-            self._ended = True
-            self._arrived.set()
 
     async def read(self) -> Chunk | None:
         while not self._values and not self._ended:

@@ -104,6 +104,7 @@ class WorkStage(ABC):
             wanted -= 1
 
     async def _work(self) -> None:
+        task = asyncio.current_task()
         since = perf_counter()
         while True:
             while not self._todo:
@@ -113,6 +114,9 @@ class WorkStage(ABC):
                 since = perf_counter()
             job, start, stop = self._todo.popleft()
             results = await self.perform(job.chunk.values[start:stop])
+            if task is not None and task.cancelling():
+                # The user's coroutine has swallowed it, and we must not go on.
+                raise asyncio.CancelledError
             for row, result in enumerate(results, start):
                 job.results[row] = result
             job.missing -= stop - start

@@ -96,12 +96,19 @@ class _AsyncStage(WorkStage):
             async with asyncio.timeout(self._timeout):
                 return [await self._f(value)]
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            if isinstance(error, GeneratorExit):
-                raise
+            task = _current_task()
+            if task is None:
+                raise  # the loop has ended, and the coroutine is only being closed
+            if task.cancelling():
+                raise asyncio.CancelledError from error  # we asked for it, whatever the coroutine made of it
             if isinstance(error, TypeError) and "await" in str(error):
                 error.add_note("MapAsync needs a coroutine function; for a plain function use Map")
             self.context.guard.decide(error, self.context.step, value)
             return [DROPPED]
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return None

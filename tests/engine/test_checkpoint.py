@@ -136,6 +136,8 @@ CHAINS: dict[str, Callable[[], Any]] = {
     "flat map, take": lambda: FlatMap(lambda x: [x] * (x % 3)).via(Take(17)),
 }
 
+ALL: dict[str, Callable[[], Any]] = {**STEPS, **KEYED, **CHAINS}
+
 
 def builder(
     make: Callable[[], Any], cuts: list[int], gaps: list[float]
@@ -155,16 +157,14 @@ def builder(
 gaps = st.lists(st.sampled_from([0.0, 0.3, 0.55, 1.25, 2.6]), min_size=1, max_size=4).filter(any)
 
 
-@pytest.mark.parametrize("step", [*STEPS, *KEYED, *CHAINS])
+@pytest.mark.parametrize("step", ALL)
 @settings(max_examples=8)
 @given(cuts=st.lists(st.integers(1, 5), min_size=4, max_size=10), gaps=gaps)
 def test_a_restart_from_every_checkpoint_gives_the_uninterrupted_result(
     step: str, cuts: list[int], gaps: list[float]
 ) -> None:
     # Keys have no order among each other; each has its results in order.
-    restarts(
-        builder({**STEPS, **KEYED, **CHAINS}[step], cuts, gaps), order=by_key if "keyed" in step else list
-    )
+    restarts(builder(ALL[step], cuts, gaps), order=by_key if "keyed" in step else list)
 
 
 def by_key(results: list[Any]) -> list[Any]:
