@@ -37,6 +37,7 @@ _LEAVES: tuple[type, ...] = (
     uuid.UUID,
 )
 _leaves = frozenset(_LEAVES)
+_SEQUENCES = (list, tuple, set, frozenset)
 
 
 # Encoding
@@ -58,7 +59,7 @@ def _finder(kind: type) -> Callable[[Any], bool] | None:
         return lambda value: True
     if issubclass(kind, dict):
         return lambda value: _any_in(value.values())
-    if issubclass(kind, list | tuple | set | frozenset):
+    if issubclass(kind, _SEQUENCES):
         return _any_in
     names = _open_fields(kind)
     return (lambda value: _any_in([getattr(value, name, None) for name in names])) if names else None
@@ -87,7 +88,7 @@ def with_objects(value: Any) -> Any:
         return {name: item if finders[item.__class__] is None else with_objects(item) for name, item in items}
     if isinstance(value, dict):
         return {key: with_objects(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _SEQUENCES):
         return [with_objects(item) for item in value]
     changed = copy.copy(value)
     for name in _open_fields(kind):

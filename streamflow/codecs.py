@@ -55,9 +55,11 @@ class Bytes:
     """
 
     def encode(self, value: bytes, /) -> bytes:
+        if type(value) is bytes:
+            return value
         if not isinstance(value, bytes | bytearray | memoryview):
             raise CodecError(f"Bytes() cannot encode a {type(value).__name__}: only bytes")
-        return value if type(value) is bytes else bytes(value)
+        return bytes(value)
 
     def decode(self, data: bytes, /) -> bytes:
         return data

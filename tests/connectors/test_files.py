@@ -8,13 +8,13 @@ import gzip
 import io
 import json
 import os
+import select
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypedDict
@@ -670,10 +670,9 @@ def test_a_named_pipe_that_nobody_reads_is_an_error_or_is_waited_for(tmp_path: P
     async def work() -> int:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            async with Source(count).via(Map(str)).to(TextFileSink(path)).start() as running:
-                stats = running.stats
-                await until(lambda: (sink := stats().steps.get("TextFileSink")) and sink.received)
-                await running.stop()  # the pipe is full or soon will be
+            async with Source(["x" * 1_000_000]).to(TextFileSink(path)).start() as running:
+                await until(lambda: select.select([reader], [], [], 0)[0])
+                await running.stop()  # the pipe is full before all of it is written
             return len(os.read(reader, 100))
         finally:
             os.close(reader)
