@@ -188,8 +188,7 @@ def _death(error: BrokenProcessPool) -> RuntimeError:
 
 async def _end(pool: ProcessPoolExecutor) -> None:
     """Shut a pool down without waiting for what its workers compute."""
-    workers = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
+    for worker in list((getattr(pool, "_processes", None) or {}).values()):
         worker.kill()
-    await asyncio.to_thread(pool.shutdown)
+    # Only a shutdown that waits sees the processes gone, and after one that does not there is none any more.
+    await asyncio.to_thread(pool.shutdown, cancel_futures=True)
