@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
@@ -109,15 +111,21 @@ class Events(Observer):
         self.names.append(name)
 
 
+@pytest.mark.parametrize("away", ["stopped", "silent"])
 @bounded
-async def test_the_server_restarts_while_the_end_is_waited_for(server: NatsServer) -> None:
+async def test_the_server_is_away_while_the_end_is_waited_for(server: NatsServer, away: str) -> None:
     async with connected(server.url) as client:
         await filled(client, numbers(10))
         async with source(server, until=20, ack_wait=2.0).to(sink(server)).start() as running:
             await until(lambda: standing(client), (10, 0, 0))
-            await asyncio.to_thread(server.stop)
-            await asyncio.sleep(1.5)
-            await server.start_async()
+            if away == "stopped":
+                await asyncio.to_thread(server.stop)
+                await asyncio.sleep(1.5)
+                await server.start_async()
+            else:
+                os.kill(server.pid, signal.SIGSTOP)
+                await asyncio.sleep(1.5)  # longer than an answer is waited for
+                os.kill(server.pid, signal.SIGCONT)
             await eventually(lambda: stored(client, "OUT"), 10)
             assert running.stats().ending is None
             await add(client, numbers(10, 10))

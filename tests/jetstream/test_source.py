@@ -211,7 +211,8 @@ async def test_ends_at_a_sequence(server: NatsServer) -> None:
         await filled(client, numbers(10))
         assert await source(server, until=4).to(Collect()).run() == numbers(4)
         assert await source(server, until=4).to(Collect()).run() == []
-        assert await source(server, until=6).to(Collect()).run() == numbers(2, 4)
+        # Handed back by the runs before, they may come in another order.
+        assert sorted(await source(server, until=6).to(Collect()).run()) == numbers(2, 4)
 
 
 @pytest.mark.parametrize("subject", [None, "s.b"])
