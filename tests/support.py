@@ -17,6 +17,7 @@ from streamflow import Checkpoint, Pipeline, Sink, Source
 from streamflow.engine.checkpoint import Snapshot
 from streamflow.engine.chunk import Chunk, Outcome, Receipt
 from streamflow.engine.connector import Reader, SinkContext, SourceContext, Writer
+from streamflow.operators import Inspect
 from streamflow.testing import MemoryStore, VirtualClock, run_virtual
 
 T = TypeVar("T")
@@ -87,6 +88,11 @@ def chain(*flows: Any) -> Any:
     for flow in flows[1:]:
         composed = composed.via(flow)
     return composed
+
+
+def stamped(seen: list[tuple[float, Any]]) -> Any:
+    """An operator that notes the loop's time and the element, and passes it on."""
+    return Inspect(lambda x: seen.append((asyncio.get_running_loop().time(), x)))
 
 
 # Sources

@@ -33,15 +33,17 @@ class KeyStep(SyncStep):
                 keys.extend(_keys(key, islice(source, slicer.size) if left > slicer.size else source))
             except BaseException as error:
                 row = len(values) - length_hint(source) - 1
-                self.guard.decide(error, self.name, values[row])
+                failure = self.guard.failure(error, self.name, values[row])
+                if not self.guard.absorbs(failure):
+                    if keys:
+                        yield _kept(chunk, row, failed, keys)
+                    raise failure from failure.cause
                 failed.append(row)
             if slicer.lap():
                 yield None
                 slicer.start()
         if failed:
-            missing = set(failed)
-            rows = [row for row in range(len(values)) if row not in missing]
-            kept = chunk.pick(rows, [values[row] for row in rows])
+            kept = _kept(chunk, len(values), failed, keys)
             chunk.pass_on()
             chunk = kept
         chunk.keys = keys
@@ -49,6 +51,15 @@ class KeyStep(SyncStep):
             yield chunk
         else:
             chunk.release()
+
+
+def _kept(chunk: Chunk, end: int, failed: list[int], keys: list[Hashable]) -> Chunk:
+    """The rows before ``end`` without those that failed, and their keys."""
+    missing = set(failed)
+    rows = [row for row in range(end) if row not in missing]
+    kept = chunk.pick(rows, [chunk.values[row] for row in rows])
+    kept.keys = keys
+    return kept
 
 
 def _keys(key: Callable[[Any], Hashable], values: Iterator[Any]) -> Iterator[Hashable]:

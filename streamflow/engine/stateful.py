@@ -301,7 +301,13 @@ class _Receipts:
         self.active = True
         for pair, receipt in zip(rows, lineage, strict=False):
             if self._holding:
-                self._held.setdefault(pair[0], deque()).append(receipt)
+                try:
+                    self._held.setdefault(pair[0], deque()).append(receipt)
+                except TypeError:
+                    # A key that does not hash: the logic fails on it, too, and the policy decides there. An
+                    # error here would end this generator, and with it the rest of the chunk.
+                    self.settle()
+                    self._current = receipt
             else:
                 self.settle()
                 self._current = receipt

@@ -77,7 +77,11 @@ def test_threads_run_as_many_as_asked() -> None:
     def meet(x: int) -> int:
         return together.wait(10) * 0 + x
 
-    pipeline = Source([[x] for x in range(6)]).via(Map(lambda x: x[0])).via(Map(meet, executor="thread", concurrency=3))
+    pipeline = (
+        Source([[x] for x in range(6)])
+        .via(Map(lambda x: x[0]))
+        .via(Map(meet, executor="thread", concurrency=3))
+    )
     assert real(pipeline.to(Collect()).run()) == list(range(6))
 
 
@@ -108,4 +112,8 @@ def test_a_stop_ends_busy_processes() -> None:
 
 
 def test_take_behind_an_executor_ends_it() -> None:
-    assert real(Source(range(100)).via(Map(double, executor="thread")).via(Take(3)).to(Collect()).run()) == [0, 2, 4]
+    assert real(Source(range(100)).via(Map(double, executor="thread")).via(Take(3)).to(Collect()).run()) == [
+        0,
+        2,
+        4,
+    ]

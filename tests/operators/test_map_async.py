@@ -95,7 +95,7 @@ def test_a_timeout_is_a_failure_with_its_element() -> None:
 
 
 def test_a_plain_function_is_an_error_that_says_so() -> None:
-    flow: Any = MapAsync(lambda x: x)  # type: ignore[arg-type, return-value]
+    flow: Any = MapAsync(lambda x: x)
     with pytest.raises(StepError, match="await") as caught:
         run(Source([1]).via(flow).to(Collect()))
     assert "for a plain function use Map" in "".join(getattr(caught.value.cause, "__notes__", []))
