@@ -50,6 +50,9 @@ def reraise(error: BaseException, pipeline: str, step: str) -> NoReturn:
     if isinstance(error, ConnectorError):
         error.pipeline = error.pipeline or pipeline
         error.step = error.step or step
-    if isinstance(error, StreamflowError | asyncio.CancelledError):
+    task = asyncio.current_task()
+    asked_for = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    # A cancellation that we did not ask for would end this task without a word, and the others would wait for ever.
+    if isinstance(error, StreamflowError) or asked_for:
         raise error
     raise ConnectorError(f"{type(error).__name__}: {error}", pipeline=pipeline, step=step) from error

@@ -37,8 +37,6 @@ class SinkOutput:
                 self._observer.processed(self._name, count, count)
             elif isinstance(item, Barrier | End):
                 await self._writer.flush()
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
             reraise(error, self._pipeline, self._name)
 

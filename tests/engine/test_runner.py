@@ -437,26 +437,28 @@ class BadSource(Source[Any]):
 
 
 class BadSink(Collect[Any]):
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, error: BaseException | None = None) -> None:
         self.where = where
+        self.error = error or OSError("gone")
 
     async def open(self, context: SinkContext) -> Writer[list[Any]]:
         if self.where == "open":
-            raise OSError("gone")
-        return BadWriter(self.where)
+            raise self.error
+        return BadWriter(self.where, self.error)
 
 
 class BadWriter(Writer[list[Any]]):
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, error: BaseException) -> None:
         self.where = where
+        self.error = error
 
     async def write(self, chunk: Chunk) -> None:
         if self.where == "write":
-            raise OSError("gone")
+            raise self.error
 
     async def flush(self) -> None:
         if self.where == "flush":
-            raise OSError("gone")
+            raise self.error
 
     def result(self) -> list[Any]:
         return []
@@ -468,6 +470,36 @@ def test_an_error_of_a_connector_says_where_it_happened() -> None:
     for where in ("open", "write", "flush"):
         with pytest.raises(ConnectorError, match=r"pipeline 'pipeline', step 'BadSink': OSError: gone"):
             run(Source([1]).to(BadSink(where)))
+
+
+@pytest.mark.parametrize("where", ["read", "open source", "open", "write", "flush"])
+def test_a_cancellation_that_nobody_asked_for_is_a_failure_and_no_hang(where: str) -> None:
+    """A connector may await something that another of its tasks has cancelled."""
+
+    class CancelledReader(Reader):
+        async def read(self) -> Chunk | None:
+            await asyncio.sleep(1)
+            raise asyncio.CancelledError
+
+    class CancelledSource(Source[Any]):
+        async def open(self, context: SourceContext) -> Reader:
+            if where == "open source":
+                raise asyncio.CancelledError
+            return CancelledReader()
+
+    sink: Any = (
+        Collect() if "source" in where or where == "read" else BadSink(where, asyncio.CancelledError())
+    )
+    source = CancelledSource([]) if "source" in where or where == "read" else Source(range(3))
+
+    async def work() -> None:
+        async with asyncio.timeout(60):
+            with pytest.raises(
+                ConnectorError, match=r"pipeline 'pipeline', step '(CancelledSource|BadSink)'.*CancelledError"
+            ):
+                await merge(source, QueueSource(asyncio.Queue())).via(Take(1)).to(sink).run()
+
+    virtual(work())
 
 
 def test_what_was_opened_is_closed_when_a_later_connector_fails_to_open() -> None:
@@ -562,7 +594,7 @@ def test_an_endless_source_and_a_slow_sink_keep_a_bounded_number_of_elements(flo
 
     class SlowWriter(BadWriter):
         def __init__(self) -> None:
-            super().__init__("")
+            super().__init__("", OSError())
 
         async def write(self, chunk: Chunk) -> None:
             nonlocal taken, most
