@@ -1,7 +1,7 @@
 """What the tests of whole pipelines share: sinks that confirm late, looks at consumers, and workers in processes.
 
 ``python -m tests.jetstream.pipelines <url> <pace> [end]`` is a worker: it reads stream S through the durable C, one
-message in ``pace`` seconds, writes into stream OUT, and prints how many there were if it comes to an end.
+message in ``pace`` seconds, writes into stream OUT, and prints how many there were when it is at the sequence ``end``.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ async def publishing(publish: Callable[[int], Any]) -> AsyncIterator[list[int]]:
         await task
 
 
-def worker(url: str, pace: float, end: Literal["end"] | None = None) -> Pipeline[int]:
+def worker(url: str, pace: float, end: Literal["end"] | int | None = None) -> Pipeline[int]:
     """Writes what it reads from S into OUT, after a while for each message."""
 
     def slowly(value: bytes) -> bytes:
@@ -203,4 +203,4 @@ def worker(url: str, pace: float, end: Literal["end"] | None = None) -> Pipeline
 
 if __name__ == "__main__":
     print("working", flush=True)
-    print(asyncio.run(worker(sys.argv[1], float(sys.argv[2]), "end" if len(sys.argv) > 3 else None).run()))
+    print(asyncio.run(worker(sys.argv[1], float(sys.argv[2]), *map(int, sys.argv[3:])).run()))

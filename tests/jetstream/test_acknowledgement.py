@@ -229,7 +229,7 @@ async def test_a_drain_finishes_what_was_read_and_hands_back_the_rest(server: Na
             await draining
         read = len(late.values)
         assert late.values == numbers(read)
-        assert 1024 <= read < 30_000
+        assert 0 < read < 30_000
         again = await deliveries(server.url)
         assert sorted(again, key=int) == numbers(30_000 - read, read)
         assert again[b"%d" % read] == 2
@@ -238,7 +238,7 @@ async def test_a_drain_finishes_what_was_read_and_hands_back_the_rest(server: Na
 async def quiet(client: Client) -> bool:
     """Whether nothing more is delivered for now: the pipeline has read some, and has no room for the rest."""
     info = await consumer(client)
-    return info["num_ack_pending"] > 4096 and info["num_pending"] > 0 and not info["num_waiting"]
+    return info["num_ack_pending"] > 300 and info["num_pending"] > 0 and not info["num_waiting"]
 
 
 @bounded

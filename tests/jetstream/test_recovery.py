@@ -190,10 +190,16 @@ async def test_a_worker_waits_for_the_end_of_what_another_has_in_hand(server: Na
 
 def test_two_processes_share_a_durable(server: NatsServer) -> None:
     @bounded
+    async def prepare() -> None:
+        async with connected(server.url) as client:
+            await filled(client)
+            await add_stream(client)
+
+    @bounded
     async def fill() -> None:
         async with connected(server.url) as client:
-            await filled(client, numbers(9000))
-            await add_stream(client)
+            await eventually(lambda: waiting(client), 2)  # both are there
+            await add(client, numbers(9000))
 
     @bounded
     async def look() -> None:
@@ -201,14 +207,19 @@ def test_two_processes_share_a_durable(server: NatsServer) -> None:
             assert await counted(client) == dict.fromkeys(numbers(9000), 1)
             await until(lambda: standing(client), (9000, 0, 0))
 
-    fill()
-    arguments = "-m", "tests.jetstream.pipelines", server.url, "0.0002", "end"
+    prepare()
+    arguments = "-m", "tests.jetstream.pipelines", server.url, "0.0002", "9000"
     with child(*arguments, cwd=ROOT) as first, child(*arguments, cwd=ROOT) as second:
+        fill()
         assert (first.end(), second.end()) == (0, 0), first.output + second.output
     counts = [int(worker.lines[-1]) for worker in (first, second)]
     assert all(counts)
     assert sum(counts) >= 9000
     look()
+
+
+async def waiting(client: Client) -> int:
+    return int((await consumer(client))["num_waiting"])
 
 
 def test_a_killed_worker_loses_nothing(server: NatsServer) -> None:
