@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from streamflow import Checkpoint, Pipeline, Sink, Source
 from streamflow.engine.checkpoint import Snapshot
 from streamflow.engine.chunk import Chunk, Outcome, Receipt
-from streamflow.engine.connector import Reader, SinkContext, SourceContext, Writer
+from streamflow.engine.connector import Reader, SinkContext, SourceContext, SyncReader, Writer
 from streamflow.operators import Inspect
 from streamflow.testing import MemoryStore, VirtualClock, run_virtual
 
@@ -115,7 +115,11 @@ sizes = st.lists(st.integers(1, 7), max_size=12)
 
 
 class Chunked(Source[Any]):
-    """Emits the chunks as given. With ``times`` chunk *i* comes at that clock time, not before."""
+    """Emits the chunks as given. With ``times`` chunk *i* comes at that clock time, not before.
+
+    Without times an odd number of chunks is read synchronously, an even one is not: what feeds a stage directly and
+    what has a task of its own must do the same.
+    """
 
     def __init__(
         self,
@@ -133,7 +137,25 @@ class Chunked(Source[Any]):
         """When barriers were injected."""
 
     async def open(self, context: SourceContext) -> Reader:
-        return _ChunkReader(self, context)
+        is_sync = self.times is None and self.ends and len(self.chunks) % 2 == 1
+        return _SyncChunkReader(self, context) if is_sync else _ChunkReader(self, context)
+
+
+class _SyncChunkReader(SyncReader):
+    def __init__(self, source: Chunked, context: SourceContext) -> None:
+        self._source = source
+        self._context = context
+        self._next: int = context.position or 0
+
+    def take(self) -> Chunk | None:
+        if self._next == len(self._source.chunks):
+            return None
+        self._next += 1
+        return Chunk(list(self._source.chunks[self._next - 1]), self._context.step)
+
+    def position(self) -> int:
+        self._source.injected.append(self._context.run.clock.now())
+        return self._next
 
 
 class _ChunkReader(Reader):

@@ -39,7 +39,7 @@ from streamflow.operators import (
 )
 from streamflow.operators import Skip as SkipFirst
 from streamflow.testing import MemoryStore, VirtualClock
-from tests.support import Chunked, Recorder, cut, restarts, run, sizes, until, virtual
+from tests.support import Chunked, Recorder, chain, cut, restarts, run, sizes, until, virtual
 
 COUNT = 24
 
@@ -169,6 +169,28 @@ def test_a_restart_from_every_checkpoint_gives_the_uninterrupted_result(
 
 def by_key(results: list[Any]) -> list[Any]:
     return sorted(results, key=lambda keyed: keyed[0])
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        Throttle(2, per=1.1),
+        chain(Fold(0, lambda n, x: n + x), Throttle(1, per=0.3), Batch(4)),
+        chain(Batch(4), Throttle(1, per=0.9)),
+        chain(Keyed(lambda x: x % 3, Throttle(1, per=0.4)), Map(lambda keyed: keyed.value)),
+        chain(Throttle(1, per=0.7), Take(13), Batch(3, within=1.6)),
+    ],
+    ids=["throttle", "fold", "batch", "keyed", "take"],
+)
+@settings(max_examples=10)
+@given(cuts=st.lists(st.integers(1, 5), min_size=4, max_size=10))
+def test_a_source_that_never_waits_restarts_exactly(flow: Any, cuts: list[int]) -> None:
+    def build() -> tuple[Pipeline[list[Any]], Recorder, Chunked]:
+        source, sink = Chunked(cut(range(COUNT), cuts)), Recorder()
+        return source.via(flow).to(sink), sink, source
+
+    # Timers of several keys at the same moment have no order.
+    assert restarts(build, order=as_multiset) > 1
 
 
 def test_there_are_checkpoints_in_the_middle() -> None:

@@ -220,7 +220,7 @@ def closes(*streams: Any, flow: Any, until: float) -> list[tuple[float, Any]]:
             await running.stop()
 
     virtual(work())
-    return seen
+    return [(round(time, 3), window) for time, window in seen]
 
 
 def test_an_origin_that_ended_holds_no_watermark_back() -> None:
