@@ -36,7 +36,7 @@ class Fail:
 
 @frozen
 class Skip:
-    """Drop the failing element and go on. Each one is counted (``stats().failed``) and logged."""
+    """Drop the failing element and go on. Each one is counted (``failed`` in ``stats().steps``) and logged."""
 
     def absorbs(self, error: StepError) -> bool:
         return True
@@ -75,8 +75,8 @@ class EventTime(Generic[T_contra]):
     """
 
     extract: Callable[[T_contra], Timestamp]
-    out_of_order: timedelta = field(default=timedelta(0))
-    idle_after: timedelta = field(default=timedelta(seconds=10))
+    out_of_order: timedelta | float = field(default=timedelta(0))
+    idle_after: timedelta | float = field(default=timedelta(seconds=10))
 
     def __attrs_post_init__(self) -> None:
         if not callable(self.extract):
@@ -100,7 +100,7 @@ class Checkpoint:
     """
 
     bucket: str | None = None
-    every: timedelta = field(default=timedelta(seconds=1))
+    every: timedelta | float = field(default=timedelta(seconds=1))
     store: CheckpointStore | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

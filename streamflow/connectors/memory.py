@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from attrs import field, frozen
 
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk
 from streamflow.engine.connector import Reader, SinkContext, SourceContext, Writer
+from streamflow.engine.step import SLICE
 from streamflow.errors import ConfigurationError
 from streamflow.graph import Flow, Sink, Source
 from streamflow.operators import Aggregator, Inspect
@@ -64,10 +66,10 @@ class _Aggregated(Writer[R], Generic[R]):
         self._acc = aggregator.initial()
 
     async def write(self, chunk: Chunk) -> None:
-        self._add(chunk.values)
+        await self._add(chunk.values)
         chunk.release()
 
-    def _add(self, values: list[Any]) -> None:
+    async def _add(self, values: list[Any]) -> None:
         if not self._aggregator.calls_back:
             try:
                 self._acc = self._aggregator.add_all(self._acc, values)
@@ -76,7 +78,11 @@ class _Aggregated(Writer[R], Generic[R]):
             else:
                 return
         add = self._aggregator.add
+        since = perf_counter()
         for value in values:
+            if perf_counter() - since > SLICE:
+                await asyncio.sleep(0)
+                since = perf_counter()
             try:
                 self._acc = add(self._acc, value)
             except BaseException as error:

@@ -48,11 +48,12 @@ from streamflow.policies import ErrorPolicy
 class Assembly:
     """Everything that runs, ready to start."""
 
-    def __init__(self, coordinator: Coordinator | None) -> None:
+    def __init__(self, pipeline: str, coordinator: Coordinator | None) -> None:
+        self._pipeline = pipeline
         self.pumps: list[Pump] = []
         self.stages: list[Stage] = []
         self.jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self.writers: dict[Step, Writer[Any]] = {}
+        self.writers: list[tuple[SinkPlan, Writer[Any]]] = []
         self._coordinator = coordinator
 
     def add(
@@ -88,7 +89,13 @@ class Assembly:
 
     def results(self) -> dict[Step, Any]:
         """What each sink has to show so far."""
-        return {sink: writer.result() for sink, writer in self.writers.items()}
+        results: dict[Step, Any] = {}
+        for plan, writer in self.writers:
+            try:
+                results[plan.step] = writer.result()
+            except Exception as error:
+                reraise(error, self._pipeline, plan.name)
+        return results
 
 
 async def assemble(
@@ -120,13 +127,13 @@ class _Assembler:
         self.coordinator = coordinator
         self.snapshot = snapshot
         self.stack = stack
-        self.assembly = Assembly(coordinator)
+        self.assembly = Assembly(context.pipeline, coordinator)
         self.stages: dict[int, Stage] = {}
         self.channels = {id(stage): Channel(stage.ports, origins=stage.origins) for stage in plan.stages}
 
     async def build(self) -> Assembly:
         writers = {id(sink): await self._open_sink(sink) for sink in self.plan.sinks}
-        self.assembly.writers = {sink.step: writers[id(sink)] for sink in self.plan.sinks}
+        self.assembly.writers = [(sink, writers[id(sink)]) for sink in self.plan.sinks]
         for stage in self.plan.stages:
             self._build_stage(stage, writers)
         for stage in self.plan.stages:
@@ -150,7 +157,7 @@ class _Assembler:
             writer = await plan.sink.open(context)
         except BaseException as error:
             reraise(error, self.context.pipeline, plan.name)
-        self.stack.push_async_callback(writer.close)
+        self.stack.push_async_callback(self._close, writer, plan.name)
         return writer
 
     async def _open_source(self, plan: SourcePlan, channel: Channel) -> None:
@@ -163,6 +170,8 @@ class _Assembler:
             plan.lineage,
             plan.receipts,
             plan.in_flight,
+            plan.held,
+            plan.pending,
             self.snapshot.positions.get(plan.name) if self.snapshot is not None else None,
             lambda: pumps[0].quiet() if pumps else None,
         )
@@ -170,7 +179,7 @@ class _Assembler:
             reader = await plan.source.open(context)
         except BaseException as error:
             reraise(error, self.context.pipeline, plan.name)
-        self.stack.push_async_callback(reader.close)
+        self.stack.push_async_callback(self._close, reader, plan.name)
         pump = self._pump(plan.name, reader, output, channel)
         pumps.append(pump)
         self.assembly.pumps.append(pump)
@@ -190,6 +199,12 @@ class _Assembler:
         waiting.reader = reader
         self.assembly.add(partial(waiting.run, reader), output)
         return waiting
+
+    async def _close(self, connector: Reader | Writer[Any], name: str) -> None:
+        try:
+            await connector.close()
+        except BaseException as error:
+            reraise(error, self.context.pipeline, name)
 
     # Stages
 

@@ -81,7 +81,11 @@ class Receipt:
 
 
 def join(receipts: Sequence[Receipt]) -> Receipt:
-    """One receipt for a value that was made from several messages; takes over the references it is given."""
+    """One receipt for a value that was made from several messages; takes over the references it is given.
+
+    It cannot tell which message a part of the value came from, and must not lose one: if some parts were used and
+    some left over, all the messages come again.
+    """
     if len(receipts) == 1:
         return receipts[0]
 
@@ -89,7 +93,16 @@ def join(receipts: Sequence[Receipt]) -> Receipt:
         for receipt in receipts:
             receipt.give(outcome)
 
-    return Receipt(settle)
+    return _Joined(settle)
+
+
+class _Joined(Receipt):
+    __slots__ = ()
+
+    def pass_on(self) -> None:
+        if self._refs == 1 and self._used and self._abandoned:
+            self._rejected = True
+        super().pass_on()
 
 
 class Chunk:

@@ -68,6 +68,10 @@ class SourceContext:
     """Chunks must carry receipts, since the source acknowledges."""
     in_flight: int = 0
     """Elements that the steps behind the source may hold unacknowledged."""
+    held: int = 0
+    """How many of those are held until more come (by a `Batch`, for each key): with fewer, nothing would move."""
+    pending: int | None = None
+    """How many should be read and unsettled at a time, when the work behind is slow; None: as many as there are."""
     position: Any = None
     """Where to go on, from a checkpoint; None at the first start."""
     quiet: Callable[[], None] = field(default=lambda: None)

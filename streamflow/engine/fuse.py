@@ -8,6 +8,7 @@ source: the traceback tells which one failed.
 from __future__ import annotations
 
 import linecache
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from operator import length_hint
@@ -20,6 +21,9 @@ from streamflow.engine.transform import Fragment
 from streamflow.errors import StepError
 
 _serial = count(1)
+
+_PART = 128
+"""Outputs of a `FlatMap` that are taken between two looks at the clock."""
 
 
 def compile_run(fragments: list[Fragment], *, marked: bool) -> tuple[Callable[..., Iterator[Any]], str]:
@@ -67,6 +71,8 @@ class FusedStep(SyncStep):
         self._names = names
         self._run, self._file = compile_run(fragments, marked=False)
         self._run_marked, self._marked_file = compile_run(fragments, marked=True)
+        for file in (self._file, self._marked_file):
+            weakref.finalize(self, linecache.cache.pop, file, None)
         self._selects = any(fragment.kind in ("filter", "flat_map") for fragment in fragments)
         self._expands = fragments[-1].kind == "flat_map"
         self._slicer = Slicer()
@@ -107,9 +113,10 @@ class FusedStep(SyncStep):
                     more = False
                     element = values[len(values) - length_hint(source) - 1]
                     failure = self.guard.failure(error, self._blame(error), element)
-                if more:
+                if more and (len(out) >= CHUNK_SIZE or slicer.is_over):
                     # Outside the try: a GeneratorExit there is the user's, here it is ours.
                     yield ready()
+                    slicer.start()
             if failure is not None and not self.guard.absorbs(failure):
                 if out:
                     yield ready()
@@ -138,6 +145,7 @@ def _fill_whole(out: list[Any], run: Iterator[Any]) -> bool:
 
 
 def _fill_chunk(out: list[Any], run: Iterator[Any]) -> bool:
-    """Take as much as a chunk may have; True if there may be more. One element of a `FlatMap` may become a million."""
-    out.extend(islice(run, CHUNK_SIZE - len(out)))
-    return len(out) >= CHUNK_SIZE
+    """Take some; True if there may be more. One element of a `FlatMap` may become a million."""
+    before = len(out)
+    out.extend(islice(run, _PART))
+    return len(out) - before == _PART

@@ -6,7 +6,14 @@ import asyncio
 from typing import Any, NoReturn
 
 from streamflow.engine.observer import Observer
-from streamflow.errors import ConnectorError, StateError, StepError, StreamflowError
+from streamflow.errors import (
+    ConfigurationError,
+    ConnectorError,
+    StateError,
+    StepError,
+    StreamflowError,
+    located,
+)
 from streamflow.policies import ErrorPolicy, Fail
 
 
@@ -53,6 +60,8 @@ def reraise(error: BaseException, pipeline: str, step: str) -> NoReturn:
     task = asyncio.current_task()
     asked_for = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
     # A cancellation that we did not ask for would end this task without a word, and the others would wait for ever.
+    if isinstance(error, ConfigurationError) and not str(error).startswith("pipeline "):
+        raise type(error)(located(str(error), pipeline, step)) from error.__cause__
     if isinstance(error, StreamflowError) or asked_for:
         raise error
     raise ConnectorError(f"{type(error).__name__}: {error}", pipeline=pipeline, step=step) from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
 from itertools import islice
+from time import perf_counter
 from typing import Any
 
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk
 from streamflow.engine.connector import Reader, SourceContext, SyncReader
-from streamflow.engine.step import Slicer
+from streamflow.engine.step import SLICE, Slicer
 from streamflow.errors import ConfigurationError, shorten
 from streamflow.graph import Source
 
@@ -115,6 +116,7 @@ class AsyncIterableReader(Reader):
 
     async def _pull(self) -> None:
         iterator: AsyncIterator[Any] | None = None
+        since = perf_counter()
         try:
             iterator = aiter(self._items)
             async for value in iterator:
@@ -125,6 +127,9 @@ class AsyncIterableReader(Reader):
                 self._arrived.set()
                 while len(self._values) >= CHUNK_SIZE:
                     await self._taken.wait()
+                if perf_counter() - since > SLICE:
+                    await asyncio.sleep(0)  # an iterator that never waits
+                    since = perf_counter()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

@@ -88,6 +88,8 @@ class ToBranches:
 
     def _copies(self, chunk: Chunk) -> Iterator[tuple[Port, Chunk]]:
         for port in self._ports:
+            if port[0].detached:
+                continue
             # Steps never change a chunk's list in place, so the branches can share it.
             yield port, chunk.pick(range(len(chunk)), chunk.values)
 

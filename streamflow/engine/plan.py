@@ -91,6 +91,8 @@ class SourcePlan:
     lineage: bool = False
     receipts: bool = False
     in_flight: int = 0
+    held: int = 0
+    pending: int | None = None
 
 
 @define(eq=False)

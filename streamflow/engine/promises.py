@@ -13,6 +13,9 @@ from streamflow.graph import Step
 _IN_FLIGHT = 2 * CAPACITY
 """Elements that the channel and the chunks of one stage may keep unacknowledged."""
 
+_WAITING = 256
+"""Elements that may wait in front of slow work, beside what it needs to be busy."""
+
 _KEYS = 1000
 """Keys that hold elements at the same time, as a guess for the size of what a source may leave unacknowledged."""
 
@@ -60,16 +63,21 @@ def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
     holding = [logic for logic in logics if logic.logic.keeps_receipts]
     positions = any(_wants_positions(stage) for stage in behind)
     source.receipts = acknowledges and plan.checkpoint is None
+    work = [stage.work[1] for stage in behind if stage.work is not None]
     source.lineage = source.receipts and bool(
-        holding or positions or any(logic.logic.needs_lineage for logic in logics)
+        holding or positions or work or any(logic.logic.needs_lineage for logic in logics)
     )
     held = sum(
         int(logic.logic.holds) * (_KEYS if logic.keyed else 1)
         for logic in logics
         if logic.logic.holds < UNBOUNDED
     )
-    in_flight = sum(stage.work[1].in_flight for stage in behind if stage.work is not None)
+    source.held = sum(int(logic.logic.holds) for logic in holding)
+    in_flight = sum(step.in_flight for step in work)
     source.in_flight = held + in_flight + _IN_FLIGHT * len(behind)
+    if work:
+        # Slow work: what waits in front of it is better left for other workers, and a drain has less to finish.
+        source.pending = held + in_flight + _WAITING
 
 
 def _wants_positions(stage: StagePlan) -> bool:

@@ -17,7 +17,7 @@ from streamflow.engine.observer import Ending, Observer, Observers, Stats, Stats
 from streamflow.engine.plan import Plan, make_plan
 from streamflow.errors import ConfigurationError, StreamflowError
 from streamflow.graph import Pipeline, RunOptions
-from streamflow.policies import Checkpoint, ErrorPolicy, Fail, check_policy
+from streamflow.policies import Checkpoint, ErrorPolicy, Fail, check_policy, seconds
 
 R = TypeVar("R")
 
@@ -59,7 +59,6 @@ class Running(Generic[R]):
         self._task: asyncio.Task[None] | None = None
         self._asked: Ending = "finished"
         self._error: BaseException | None = None
-        self._results: Any = None
 
     async def __aenter__(self) -> Running[R]:
         self._task = asyncio.create_task(self._run(), name=f"streamflow {self._plan.pipeline.name}")
@@ -97,7 +96,11 @@ class Running(Generic[R]):
         await asyncio.wait([self._task])
         if self._error is not None:
             raise self._error
-        result: R = self._results
+        if self._assembly is None:
+            raise StreamflowError(
+                f"pipeline {self._plan.pipeline.name!r}: stopped before it had opened its connectors"
+            )
+        result: R = self._plan.pipeline.arranged(self._assembly.results())
         return result
 
     async def drain(self) -> None:
@@ -170,7 +173,6 @@ class Running(Generic[R]):
                 if coordinator is not None and not any(task.cancelled() or task.exception() for task in work):
                     await coordinator.checkpoint(finished=self._asked == "finished")
             finally:
-                self._results = plan.pipeline.arranged(assembly.results())
                 for task in background:
                     task.cancel()
 
@@ -179,7 +181,7 @@ class Running(Generic[R]):
         if checkpoint is None or checkpoint.store is None:
             return None, None
         name = self._plan.pipeline.name
-        every = checkpoint.every.total_seconds()
+        every = seconds(checkpoint.every, "Checkpoint's every")
         coordinator = Coordinator(name, checkpoint.store, every, self._clock, self._observer)
         return coordinator, await checkpoint.store.load(name)
 

@@ -122,11 +122,11 @@ class Stage:
                     self._coordinator.arrived(self)
                 else:
                     await self._output.put(item)
-                if isinstance(item, End):
+                if isinstance(item, End) or self._output.detached:
                     for step in self._steps:
                         step.ended = True
                     items.close()
-                    return True
+                    return isinstance(item, End)
             await self._give_turn()
         return False
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from streamflow.clock import Clock
 from streamflow.engine.chunk import (
-    CHUNK_SIZE,
     Chunk,
     End,
     Item,
@@ -30,6 +29,9 @@ from streamflow.engine.watermark import Meeting, WatermarkTracker
 from streamflow.policies import ProcessingTime
 
 Pair = tuple[Hashable, Any]
+
+_PART = 128
+"""Outputs of a timer, a watermark or the end that are computed between two looks at the clock."""
 
 
 class StatefulStep(SyncStep):
@@ -62,7 +64,7 @@ class StatefulStep(SyncStep):
         self._origin = single if logic.holds > 0 else None
         self._by_clock = isinstance(logic.time, ProcessingTime)
         self._receipts = _Receipts(holding=logic.keeps_receipts, one_by_one=logic.one_by_one)
-        self._withheld: dict[str, Item] = {}
+        self._withheld: dict[tuple[type[Item], str], Item] = {}
         self._slicer = Slicer()
         self._done = False
         self._end: End | None = None
@@ -71,6 +73,7 @@ class StatefulStep(SyncStep):
 
     def process(self, chunk: Chunk) -> Iterator[Item | None]:
         self._enter(chunk.origin)
+        self._withheld.pop((Quiet, chunk.origin), None)
         if self._done:
             chunk.give(Outcome.UNUSED)
             return
@@ -179,8 +182,8 @@ class StatefulStep(SyncStep):
                 else:
                     self._time.quiet(item.origin, self._scope.now)
                 yield from self._after()
-            case Watermark() if self.table_holds():
-                self._withheld[item.origin] = item
+            case Watermark() | Quiet() if self.table_holds():
+                self._withheld[type(item), item.origin] = item
             case End() if item.drain or (self.draining and self.backlog):
                 yield self._given_back()
             case End() if self.backlog:
@@ -251,7 +254,7 @@ class StatefulStep(SyncStep):
         while True:
             part: list[Pair] = []
             try:
-                part.extend(islice(outputs, CHUNK_SIZE))
+                part.extend(islice(outputs, _PART))
             except BaseException as error:
                 self.guard.decide(error, self.name, None)
                 outputs = iter(produce())
@@ -299,19 +302,19 @@ class _Receipts:
     def attach(self, rows: Iterator[Pair], lineage: list[Receipt]) -> Iterator[Pair]:
         """Pass the rows on and note the receipt of each as it is taken."""
         self.active = True
-        for pair, receipt in zip(rows, lineage, strict=False):
-            if self._holding:
-                try:
-                    self._held.setdefault(pair[0], deque()).append(receipt)
-                except TypeError:
-                    # A key that does not hash: the logic fails on it, too, and the policy decides there. An
-                    # error here would end this generator, and with it the rest of the chunk.
-                    self.settle()
-                    self._current = receipt
-            else:
-                self.settle()
-                self._current = receipt
-            yield pair
+        return _Attached(self, rows, lineage)
+
+    def hold(self, key: Hashable, receipt: Receipt) -> None:
+        """An element is taken."""
+        self.settle()
+        if self._holding:
+            try:
+                self._held.setdefault(key, deque()).append(receipt)
+                return
+            except TypeError:
+                self._current = receipt  # an unhashable key: the element fails, and nothing holds it
+                raise
+        self._current = receipt
 
     def take(self, key: Hashable) -> Receipt:
         """The receipt for an output of this key."""
@@ -340,6 +343,19 @@ class _Receipts:
             for receipt in held:
                 receipt.give(outcome)
         self._held.clear()
+
+
+class _Attached(Iterator[Pair]):
+    """Rows with their receipts. No generator: an error on the way must not be the end of it."""
+
+    def __init__(self, receipts: _Receipts, rows: Iterator[Pair], lineage: list[Receipt]) -> None:
+        self._hold = receipts.hold
+        self._rows = zip(rows, lineage, strict=False)
+
+    def __next__(self) -> Pair:
+        pair, receipt = next(self._rows)
+        self._hold(pair[0], receipt)
+        return pair
 
 
 def _nothing() -> Receipt:

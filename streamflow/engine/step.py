@@ -91,6 +91,11 @@ class Slicer:
     def start(self) -> None:
         self._since = self._started = perf_counter()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the event loop should have a turn."""
+        return perf_counter() - self._started > SLICE
+
     def lap(self) -> bool:
         """After a slice: adapt the next one; True when the event loop should have a turn."""
         now = perf_counter()

@@ -225,6 +225,10 @@ class Timers:
 
     def set(self, key: Hashable, when: float) -> None:
         """Set or move the timer of a key."""
+        if len(self._heap) > 2 * len(self._when) + 64:
+            # Timers that were cleared or moved stay in the heap until they come up: not too many of them.
+            self._heap = [entry for entry in self._heap if self._when.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
         self._when[key] = when
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, key))

@@ -143,7 +143,7 @@ class Work:
 
     open: Callable[[WorkContext], WorkStage]
     in_flight: int
-    """Elements it may have taken and not handed out."""
+    """Elements that it needs in hand to be busy all the time. A source that acknowledges is not asked for many more."""
 
 
 @frozen

@@ -6,9 +6,10 @@ import math
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from streamflow.policies import EventTime
+from streamflow.policies import EventTime, seconds
 
 _NEVER = -math.inf
+_ROUNDING = 1e-6
 
 
 class WatermarkTracker:
@@ -20,8 +21,8 @@ class WatermarkTracker:
     """
 
     def __init__(self, time: EventTime[Any], origins: Iterable[str], meta: dict[str, Any]) -> None:
-        self.lag = time.out_of_order.total_seconds()
-        self.idle_after = time.idle_after.total_seconds()
+        self.lag = seconds(time.out_of_order, "out_of_order", zero=True)
+        self.idle_after = seconds(time.idle_after, "idle_after")
         # Both live in the table's meta, so that a checkpoint has them.
         self._meta = meta
         saved = meta.get("tops", {})
@@ -64,7 +65,8 @@ class WatermarkTracker:
         if active:
             time = min(self._own(origin) for origin in active)
         else:
-            time = self._largest() + (now - self._idle_since() if self._quiet else 0.0)
+            # A little more, so that rounding does not leave it just short of what `due` was asked for.
+            time = self._largest() + (now - self._idle_since() + _ROUNDING if self._quiet else 0.0)
         if time <= self.current or math.isinf(time):
             return None
         self._meta["watermark"] = time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -22,13 +23,34 @@ DROPPED = object()
 class _Job:
     """A chunk that is being worked on, with the results that are there already."""
 
-    __slots__ = ("chunk", "missing", "results", "sent")
+    __slots__ = ("chunk", "left", "missing", "results", "sent")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
         self.results: dict[int, Any] = {}
         self.sent = 0
         self.missing = len(chunk)
+        self.left = set(range(len(chunk))) if chunk.lineage is not None else set[int]()
+
+    def settle(self, rows: Iterable[int]) -> None:
+        """With a receipt for each element, those that were sent on need not wait for the rest of the chunk."""
+        if self.chunk.lineage is not None:
+            self.left.difference_update(rows)
+            for row in rows:
+                self.chunk.lineage[row].pass_on()
+
+    def finish(self) -> None:
+        """All elements were sent on."""
+        if self.chunk.lineage is None:
+            self.chunk.pass_on()
+
+    def abandon(self) -> None:
+        """Nobody wants what was not sent on."""
+        if self.chunk.lineage is None:
+            self.chunk.give(Outcome.UNUSED)
+        else:
+            for row in self.left:
+                self.chunk.lineage[row].abandon()
 
 
 class WorkStage(ABC):
@@ -137,7 +159,7 @@ class WorkStage(ABC):
             await self._progress.wait()
         for job in self._line:
             if isinstance(job, _Job):
-                job.chunk.give(Outcome.UNUSED)
+                job.abandon()
 
     def _ready(self) -> list[Item]:
         """What can be sent on now."""
@@ -148,7 +170,7 @@ class WorkStage(ABC):
                 self._collect(head, ready)
                 if head.missing or head.results:
                     break
-                head.chunk.pass_on()
+                head.finish()
             else:
                 ready.append(head)
             self._line.popleft()
@@ -179,4 +201,5 @@ class WorkStage(ABC):
         self._in_hand -= len(rows)
         if values:
             ready.append(job.chunk.pick(kept, values))
+        job.settle(rows)
         self.context.run.observer.processed(self.context.step, len(rows), len(values))

@@ -52,9 +52,9 @@ def apply(f: Callable[[Any], Any], values: list[Any]) -> list[Outcome]:
     return outcomes
 
 
-def apply_pickled(f: Callable[[Any], Any], values: list[Any]) -> list[bytes]:
-    """The same for another process: what does not pickle is the failure of that element alone."""
-    return [_pickled(outcome) for outcome in apply(f, values)]
+def apply_pickled(f: Callable[[Any], Any], values: list[bytes]) -> list[bytes]:
+    """The same for another process: what does not pickle, either way, is the failure of that element alone."""
+    return [_pickled(outcome) for outcome in apply(lambda data: f(pickle.loads(data)), values)]
 
 
 def _pickled(outcome: Outcome) -> bytes:
@@ -166,10 +166,13 @@ class ProcessStage(_ExecutorStage):
         return outcome
 
     async def _call(self, pool: ProcessPoolExecutor, values: list[Any]) -> list[Outcome]:
+        pickled = apply(pickle.dumps, values)
+        sent = [data for works, data in pickled if works]
         loop = asyncio.get_running_loop()
+        returned = iter(await loop.run_in_executor(pool, apply_pickled, self.f, sent))
         outcomes: list[Outcome] = []
-        for data in await loop.run_in_executor(pool, apply_pickled, self.f, values):
-            outcomes.append(pickle.loads(data))
+        for works, error in pickled:
+            outcomes.append(pickle.loads(next(returned)) if works else (False, error))
         return outcomes
 
 

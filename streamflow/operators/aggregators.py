@@ -137,7 +137,13 @@ class Sum(Aggregator[T, N]):
         by = self.by
         if by is None:
             numbers: Any = values
-            return sum(numbers, acc)
+            total = sum(numbers, acc)
+            if type(total) is int:
+                return total
+            # From Python 3.12 on sum() compensates floats within one call: the cut into chunks would show.
+            for value in numbers:
+                acc = acc + value
+            return acc
         for value in values:
             acc += by(value)
         return acc

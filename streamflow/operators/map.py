@@ -74,7 +74,7 @@ class Map(Flow[T, U]):
     def transform(self) -> Transform:
         if self.executor is None:
             return Fragment("map", self.f)
-        return Work(self._open, in_flight=2048)
+        return Work(self._open, in_flight=1024)
 
     def _open(self, context: WorkContext) -> WorkStage:
         from streamflow.operators import _executors

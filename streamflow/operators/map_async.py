@@ -34,8 +34,8 @@ class MapAsync(Flow[T, U]):
     ``ordered=False`` emits each as it is done. ``timeout`` bounds each call; one that takes longer is cancelled and
     fails with `TimeoutError`. An element that fails goes to the error policy.
 
-    Emits when a coroutine returns. Completes when its input has and all have returned. Holds up to 1024 +
-    ``concurrency`` elements, unacknowledged; a barrier waits for those before it, and intake goes on.
+    Emits when a coroutine returns. Completes when its input has and all have returned. Holds what
+    runs and what waits for its turn, unacknowledged; a barrier waits for those before it, and intake goes on.
 
     >>> import asyncio
     >>> from streamflow import Source
@@ -71,7 +71,7 @@ class MapAsync(Flow[T, U]):
         def open(context: WorkContext) -> WorkStage:
             return _AsyncStage(context, self.f, timeout, concurrency=self.concurrency, ordered=self.ordered)
 
-        return Work(open, in_flight=self.concurrency + 1024)
+        return Work(open, in_flight=4 * self.concurrency + 64)
 
 
 class _AsyncStage(WorkStage):

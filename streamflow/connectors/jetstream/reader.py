@@ -32,12 +32,13 @@ from streamflow.connectors.jetstream.settings import ConsumerSettings
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Outcome, Receipt
 from streamflow.engine.connector import Reader, SourceContext
-from streamflow.errors import ConnectorError, StreamflowError
+from streamflow.errors import ConfigurationError, ConnectorError, StreamflowError
 
 if TYPE_CHECKING:
     from streamflow.connectors.jetstream.source import JetStreamSource
 
 _LEAST_UNACKNOWLEDGED = 65_536
+_WINDOW = 4096
 _LOOK_SECONDS = 0.25
 _SOON_SECONDS = 0.05
 _ANSWER_SECONDS = 1.0
@@ -60,8 +61,17 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
         ack_wait=timedelta(seconds=source.ack_wait),
         max_ack_pending=max(_LEAST_UNACKNOWLEDGED, 2 * context.in_flight),
     )
+    limit = source.max_pending or context.pending or _LEAST_UNACKNOWLEDGED
+    if limit < context.held:
+        raise ConfigurationError(
+            f"pipeline {context.run.pipeline!r}, step {context.step!r}: max_pending={limit} is less than the "
+            f"{context.held} elements that steps hold until more come: nothing would move"
+        )
     state = await ensure_consumer(client, source.stream, consumer)
-    pull = await PullSubscription.open(client, source.stream, consumer.name, pending=state.num_pending)
+    window = min(_WINDOW, limit)
+    pull = await PullSubscription.open(
+        client, source.stream, consumer.name, window=window, pending=state.num_pending
+    )
     # A stream that was made anew counts its sequences from 1 again, and with a new consumer the same messages are meant
     # to be processed anew: the outputs of both must not take over old ids.
     identity = f"{source.stream} {info.created} {consumer.name} {state.created}".encode()
@@ -73,6 +83,7 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
         durable=consumer.durable,
         ack_wait=source.ack_wait,
         end=end,
+        limit=limit,
         metadata=source.with_metadata,
         identity=hashlib.blake2s(identity, digest_size=6).hexdigest(),
     )
@@ -106,6 +117,7 @@ class JetStreamReader(Reader):
         durable: bool,
         ack_wait: float,
         end: int | None,
+        limit: int,
         metadata: bool,
         identity: str,
     ) -> None:
@@ -116,6 +128,9 @@ class JetStreamReader(Reader):
         self._durable = durable
         self._ack_wait = ack_wait
         self._end = end
+        self._limit = limit
+        self._held = 0  # messages read and not settled
+        self._room = Signal()
         self._metadata = metadata
         self._identity = identity
         self._outstanding: dict[Receipt, list[bytes]] = {}
@@ -138,7 +153,7 @@ class JetStreamReader(Reader):
     async def read(self) -> Chunk | None:
         while True:
             if self._end is None:
-                messages = await self._pull.read(CHUNK_SIZE)
+                messages = await self._pull_some()
             else:
                 wanted = await self._read_to(self._end)
                 if wanted is None:
@@ -147,6 +162,12 @@ class JetStreamReader(Reader):
             if messages:
                 self._context.run.observer.lag(self._context.step, parse_reply(messages[-1].reply).pending)
                 return self._chunk(messages)
+
+    async def _pull_some(self) -> list[Incoming]:
+        """Some messages, once fewer than the limit are in hand."""
+        while self._held >= self._limit:
+            await self._room.wait()
+        return await self._pull.read(min(CHUNK_SIZE, self._limit - self._held))
 
     def _chunk(self, messages: list[Incoming]) -> Chunk:
         values: list[Any] = messages if self._metadata else [message.data for message in messages]
@@ -179,7 +200,7 @@ class JetStreamReader(Reader):
                 return wanted
         try:
             async with asyncio.timeout(_SOON_SECONDS if self._tail else _LOOK_SECONDS):
-                return self._up_to(end, await self._pull.read(CHUNK_SIZE))
+                return self._up_to(end, await self._pull_some())
         except TimeoutError:
             self._tail = True
             return []
@@ -210,7 +231,7 @@ class JetStreamReader(Reader):
         with suppress(TimeoutError):
             async with asyncio.timeout(_SOON_SECONDS):
                 while self._seen < number:
-                    if wanted := self._up_to(end, await self._pull.read(CHUNK_SIZE)):
+                    if wanted := self._up_to(end, await self._pull_some()):
                         return wanted
         return None if pending <= self._in_hand(number) else []
 
@@ -270,11 +291,14 @@ class JetStreamReader(Reader):
     def _receipt(self, replies: list[bytes], position: str | None = None) -> Receipt:
         receipt = Receipt(self._settle, None, position)
         self._outstanding[receipt] = replies
+        self._held += len(replies)
         return receipt
 
     def _settle(self, receipt: Receipt, outcome: Outcome) -> None:
         # After the reader was closed the receipt is unknown: its messages were handed back.
         replies = self._outstanding.pop(receipt, [])
+        self._held -= len(replies)
+        self._room.set()
         if outcome is Outcome.DONE:
             self._acks += replies
             self._settled.set()

@@ -11,7 +11,7 @@ from uuid import uuid4
 from attrs import field, frozen
 from nats.aio.client import Client
 
-from streamflow.codecs import Bytes, Codec
+from streamflow.codecs import Bytes, Codec, check_codec
 from streamflow.connectors.jetstream.admin import covers, ensure_stream
 from streamflow.connectors.jetstream.publish import Item, Publisher, PublishError
 from streamflow.connectors.jetstream.session import client_for
@@ -68,6 +68,7 @@ class JetStreamSink(Sink[T, int]):
             raise ConfigurationError(
                 f"JetStreamSink's subject must be a subject or a function of the element, not {self.subject!r}"
             )
+        check_codec(self.codec, "JetStreamSink")
         positive(self.window, "JetStreamSink's window")
         seconds(self.timeout, "JetStreamSink's timeout")
         check_policy(self.on_error, "JetStreamSink")

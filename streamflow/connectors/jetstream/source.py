@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from nats.aio.client import Client
 
-from streamflow.codecs import Bytes, Codec
+from streamflow.codecs import Bytes, Codec, check_codec
 from streamflow.connectors.jetstream.protocol import Incoming, decode_headers, parse_reply
 from streamflow.connectors.jetstream.settings import StreamSettings
 from streamflow.engine.connector import Reader, SourceContext
@@ -34,6 +34,7 @@ class SourceOptions(TypedDict, total=False):
     start: Start
     create: StreamSettings | None
     ack_wait: timedelta | float
+    max_pending: int | None
     servers: str | Sequence[str] | None
     connection: Client | None
     name: str | None
@@ -54,6 +55,9 @@ class JetStreamSource(Source[T]):
     A message is acknowledged when everything it became is delivered or was dropped on the way. What the pipeline
     holds longer is kept alive with in-progress signals; what was pulled and not used when the run ends is handed back
     at once. After a crash it comes again when ``ack_wait`` (default 30 s) is over.
+
+    ``max_pending`` is how many messages this worker may have read and not settled. A small number shares the work
+    evenly and drains quickly. The default is as many as flow, or a few hundred in front of `MapAsync` and executors.
 
     ``codec`` decodes payloads (default: the bytes themselves); one that does not decode goes to the error policy.
     With ``with_metadata=True`` elements are `Message`\\ s: the value with its subject, headers, sequence, timestamp and
@@ -120,6 +124,7 @@ class JetStreamSource(Source[T]):
         start: Start = "all",
         create: StreamSettings | None = None,
         ack_wait: timedelta | float = 30.0,
+        max_pending: int | None = None,
         servers: str | Sequence[str] | None = None,
         connection: Client | None = None,
         name: str | None = None,
@@ -133,7 +138,11 @@ class JetStreamSource(Source[T]):
             raise ConfigurationError(
                 f"JetStreamSource's start must be 'all', 'new', 'last' or a sequence, not {start!r}"
             )
+        if max_pending is not None:
+            positive(max_pending, "JetStreamSource's max_pending")
         check_policy(on_error, "JetStreamSource")
+        if codec is not None:
+            check_codec(codec, "JetStreamSource")
         if servers is not None and connection is not None:
             raise ConfigurationError("JetStreamSource takes servers= or connection=, not both")
         self.stream = stream
@@ -145,6 +154,7 @@ class JetStreamSource(Source[T]):
         self.start: Start = start
         self.create = create
         self.ack_wait = seconds(ack_wait, "JetStreamSource's ack_wait")
+        self.max_pending = max_pending
         self.servers = servers
         self.connection = connection
         self.name = name
@@ -166,8 +176,12 @@ class JetStreamSource(Source[T]):
 def _subjects(subject: Subject) -> tuple[str, ...]:
     if subject is None:
         return ()
-    subjects = (subject,) if isinstance(subject, str) else tuple(subject)
-    if not all(subjects):
+    given: object = subject
+    texts: tuple[object, ...] = (
+        (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+    )
+    subjects = tuple(text for text in texts if isinstance(text, str) and text)
+    if not subjects or len(subjects) < len(texts):
         raise ConfigurationError(f"JetStreamSource's subject must be a subject or several, not {subject!r}")
     return subjects
 
