@@ -218,8 +218,11 @@ class Channel:
             case Watermark(origin, time) if origin in self._meetings:
                 least = self._meetings[origin].promise(port, time)
                 return None if least is None else Watermark(origin, least)
-            case Quiet(origin) if origin in self._meetings:
-                return item if self._meetings[origin].quiet(port) else None
+            case Quiet(origin, over) if origin in self._meetings:
+                if over:
+                    self._meetings[origin].active(port)
+                else:
+                    return item if self._meetings[origin].quiet(port) else None
         return item
 
     def _ended_origins(self, port: int) -> Iterator[Item]:

@@ -190,9 +190,11 @@ class Watermark:
 
 @frozen
 class Quiet:
-    """The origin is caught up: there is nothing more to read at this moment."""
+    """The origin is caught up: there is nothing more to read at this moment. ``over``: it is not any more, elements of
+    it are held on the way. Elements that arrive say so by themselves."""
 
     origin: str
+    over: bool = False
 
 
 @frozen

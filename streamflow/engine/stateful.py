@@ -84,6 +84,9 @@ class StatefulStep(SyncStep):
             yield from self.owned(chunk, self._outputs(chunk, source))
         else:
             yield from self._traced(chunk, chunk.lineage, source)
+        if self.table_holds():
+            # Elements are on their way: a later step must not take their origin for idle meanwhile.
+            yield Quiet(chunk.origin if self._mixed is None else self.name, over=True)
         yield from self._after()
 
     def _traced(self, chunk: Chunk, lineage: list[Receipt], source: Iterator[Any]) -> Iterator[Item | None]:
@@ -179,9 +182,13 @@ class StatefulStep(SyncStep):
             case Watermark() | Quiet() if self._time is not None:
                 if isinstance(item, Watermark):
                     self._time.promise(item.origin, item.time)
+                elif item.over:
+                    self._time.active(item.origin)
                 else:
                     self._time.quiet(item.origin, self._scope.now)
                 yield from self._after()
+            case Quiet(over=True):
+                yield item
             case Watermark() | Quiet() if self.table_holds():
                 self._withheld[type(item), item.origin] = item
             case End() if item.drain or (self.draining and self.backlog):
@@ -195,6 +202,9 @@ class StatefulStep(SyncStep):
 
     def _mix(self, item: Watermark | Quiet, mixed: Meeting) -> Item | None:
         """What an origin says is true of the mixture when it is true of all."""
+        if isinstance(item, Quiet) and item.over:
+            mixed.active(item.origin)
+            return Quiet(self.name, over=True)
         if isinstance(item, Quiet):
             return Quiet(self.name) if mixed.quiet(item.origin) else None
         least = mixed.promise(item.origin, item.time)

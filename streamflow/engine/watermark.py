@@ -59,6 +59,10 @@ class WatermarkTracker:
         """The origin is caught up."""
         self._quiet.setdefault(origin, now)
 
+    def active(self, origin: str) -> None:
+        """Elements of the origin are on their way."""
+        self._quiet.pop(origin, None)
+
     def advance(self, now: float) -> float | None:
         """Compute the watermark anew; its value if it has advanced."""
         active = [origin for origin in self._active() if not self._idle(origin, now)]
