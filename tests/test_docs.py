@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,17 +14,6 @@ from streamflow.testing import NatsServer
 from tests.repository import ROOT, tracked_files
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-ORDERS = """
-import asyncio
-from streamflow import Source
-from streamflow.codecs import Json
-from streamflow.connectors.jetstream import JetStreamSink, StreamSettings
-
-orders = [{"customer": c, "total": 10.0, "at": float(t)} for t in range(0, 180, 30) for c in "ab"]
-sink = JetStreamSink("ORDERS", "orders.new", codec=Json(), create=StreamSettings(["orders.>"]))
-asyncio.run(Source(orders).to(sink).run())
-"""
 
 TOTALS = """
 import asyncio
@@ -41,7 +31,7 @@ assert found == [(c, s, 20.0) for c in "ab" for s in (0.0, 60.0, 120.0)], found
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with NatsServer() as server:
-        execute(ORDERS, server.url)
+        execute(block("# orders.py"), server.url)
         yield server.url
 
 
@@ -66,12 +56,25 @@ def blocks() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "code"), [block for block in blocks() if "per_minute" not in block[1]])
+def block(start: str) -> str:
+    (found,) = [code for _, code in blocks() if code.startswith(start)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "code"), [(n, code) for n, code in blocks() if not code.startswith("# ")])
 def test_an_example_runs(name: str, code: str, url: str) -> None:
     execute(code, url)
 
 
 def test_the_readmes_pipeline_computes_totals(url: str) -> None:
-    (pipeline,) = [code for _, code in blocks() if "per_minute" in code]
-    execute(pipeline, url)
+    execute(block("# totals.py"), url)
     execute(TOTALS, url)
+
+
+def test_the_type_checkers_infer_the_examples(tmp_path: Path) -> None:
+    for number, (_, code) in enumerate(blocks()):
+        (tmp_path / f"example{number}.py").write_text(code)
+    check = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(tmp_path / "cache")]
+    files = sorted(map(str, tmp_path.glob("*.py")))
+    done = subprocess.run([*check, *files], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout

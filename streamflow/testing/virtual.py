@@ -18,20 +18,23 @@ T = TypeVar("T")
 
 
 class VirtualClock:
-    """The pipeline's clock on a virtual loop: ``run(clock=VirtualClock())`` inside `run_virtual`.
+    """The pipeline's clock on a virtual loop: ``run_virtual(pipeline.run(clock=VirtualClock()))``.
 
-    It starts at ``start`` (epoch seconds; default 0) when it is made, and goes with the loop's time.
+    It shows ``start`` (epoch seconds; default 0) when it is first read, and goes with the loop's time from then on.
     """
 
     def __init__(self, start: float = 0.0) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._offset = start - self._loop.time()
+        self._start = start
+        self._offset: float | None = None
 
     def now(self) -> float:
-        return self._offset + self._loop.time()
+        time = asyncio.get_running_loop().time()
+        if self._offset is None:
+            self._offset = self._start - time
+        return self._offset + time
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Handle:
-        return self._loop.call_later(max(0.0, delay), callback)
+        return asyncio.get_running_loop().call_later(max(0.0, delay), callback)
 
 
 def run_virtual(work: Coroutine[Any, Any, T]) -> T:
