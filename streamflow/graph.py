@@ -36,7 +36,16 @@ Items = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T]] | Callable[[]
 
 
 class RunOptions(TypedDict, total=False):
-    """The options of `Pipeline.run`, `Pipeline.start` and `streamflow.run`."""
+    """The options of `Pipeline.run`, `Pipeline.start` and `streamflow.run`.
+
+    * ``delivery``: what is promised, ``"at_least_once"`` (default) or ``"best_effort"``; see the README.
+    * ``on_error``: the error policy of every step that has none of its own; default `Fail`.
+    * ``checkpoint``: save what the pipeline remembers; a `Checkpoint` with a store. Default None.
+    * ``observers``: what hears of the run, each an `Observer`. Default none.
+    * ``clock``: the time that steps see; default the wall clock, in tests `streamflow.testing.VirtualClock`.
+    * ``settings``: where connectors find their defaults, such as ``servers``.
+    * ``partitions``: only 1 in this release.
+    """
 
     checkpoint: Checkpoint | None
     delivery: Delivery
@@ -102,6 +111,13 @@ class Stream(Generic[T]):
     def end(self) -> tuple[Step, int]:
         """Where this stream comes from: the step and the number of its output."""
         return self._end
+
+    if not TYPE_CHECKING:  # a checker must go on to report names that do not exist
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("run", "start", "describe", "to_mermaid"):
+                raise AttributeError(f"a stream has no {name}(): close it with .to(sink) first")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def via(self, flow: Flow[T, U], name: str | None = None) -> Stream[U]:
         """Append an operator. ``name`` identifies the step in state, metrics and errors (default: its class name)."""

@@ -74,7 +74,17 @@ def test_the_readmes_pipeline_computes_totals(url: str) -> None:
 def test_the_type_checkers_infer_the_examples(tmp_path: Path) -> None:
     for number, (_, code) in enumerate(blocks()):
         (tmp_path / f"example{number}.py").write_text(code)
-    check = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(tmp_path / "cache")]
+    check = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-error-summary",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
     files = sorted(map(str, tmp_path.glob("*.py")))
-    done = subprocess.run([*check, *files], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*check, *files], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout

@@ -11,7 +11,9 @@ import pytest
 import streamflow
 from tests.repository import ROOT
 
-DESIGNED = "App Checkpoint EventTime Fail KeyedValue Message Pipeline ProcessingTime Skip Source StreamflowError Window run"
+DESIGNED = """
+App Checkpoint EventTime Fail KeyedValue Message Pipeline ProcessingTime Skip Source StreamflowError Window run
+"""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from streamflow.engine.connector import Reader, SinkContext, SourceContext, Writ
 from streamflow.engine.step import SLICE
 from streamflow.errors import ConfigurationError
 from streamflow.graph import Flow, Sink, Source
-from streamflow.operators import Aggregator, Inspect
+from streamflow.operators import Aggregator, Inspect, _check
 from streamflow.operators.aggregators import check_aggregator
 from streamflow.policies import ErrorPolicy, check_policy
 
@@ -123,7 +123,8 @@ class ForEach(Sink[T, int]):
     on_error: ErrorPolicy | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        Inspect(self.f, on_error=self.on_error)
+        _check.function(self.f, "ForEach", instead=".via(MapAsync(f)).to(Discard())")
+        check_policy(self.on_error, "ForEach")
 
     def flows(self) -> tuple[Flow[Any, Any], ...]:
         return (Inspect(self.f, on_error=self.on_error),)

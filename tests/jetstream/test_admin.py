@@ -13,6 +13,7 @@ from streamflow.connectors.jetstream.admin import (
     ensure_consumer,
     ensure_stream,
     last_sequence,
+    overlap,
     request,
     stream_info,
 )
@@ -329,3 +330,12 @@ async def test_what_is_not_allowed_is_said_at_once() -> None:
                     await ensure_stream(client, "S")
         async with connected(server.url, user="admin", password="p") as client:
             await filled(client, numbers(1))
+
+
+def test_patterns_overlap_when_some_subject_matches_both() -> None:
+    assert overlap("a.>", "a.b")
+    assert overlap("a.*.c", "*.b.c")
+    assert overlap(">", "x")
+    assert not overlap("a", "a.>")
+    assert not overlap("a.b", "a.c")
+    assert not overlap("a.*", "a.b.c")

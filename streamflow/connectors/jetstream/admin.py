@@ -259,6 +259,17 @@ def covers(pattern: str, subject: str) -> bool:
     return len(wide) == len(narrow)
 
 
+def overlap(first: str, second: str) -> bool:
+    """Whether some subject is matched by both patterns."""
+    one, other = first.split("."), second.split(".")
+    for left, right in zip(one, other, strict=False):
+        if ">" in (left, right):
+            return True
+        if left != right and "*" not in (left, right):
+            return False
+    return len(one) == len(other)
+
+
 def _conflict(key: str, wanted: Any, found: Any, bound: str = "") -> str:
     return f"{_OUR_NAMES.get(key, key)}: wanted {bound}{_shown(key, wanted)}, found {_shown(key, found)}"
 

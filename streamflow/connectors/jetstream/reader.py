@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import ConsumerInfo
+from nats.js.api import ConsumerInfo, StreamConfig
 
 from streamflow.connectors.jetstream.admin import (
     JetStreamError,
@@ -21,6 +21,7 @@ from streamflow.connectors.jetstream.admin import (
     ensure_stream,
     forbids,
     last_sequence,
+    overlap,
     request,
     stream_info,
 )
@@ -51,6 +52,7 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
     """Find or create stream and consumer, and start to pull."""
     client = await client_for(context.run, source.servers, source.connection)
     info = await ensure_stream(client, source.stream, source.create)
+    _check_subjects(source, info.config)
     end = await _end(client, source)
     consumer = ConsumerSettings(
         source.durable or f"streamflow-{uuid4().hex[:16]}",
@@ -91,6 +93,18 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
     context.run.spawn(reader.settle())
     context.run.spawn(reader.keep_alive())
     return reader
+
+
+def _check_subjects(source: JetStreamSource[Any], config: StreamConfig) -> None:
+    """Refuse a filter that can never match. Only for a stream that stores what it takes in as it is."""
+    subjects = config.subjects or []
+    if not subjects or config.mirror or config.sources or config.subject_transform:
+        return
+    for subject in source.subjects:
+        if not any(overlap(subject, stored) for stored in subjects):
+            raise ConnectorError(
+                f"stream {source.stream!r} has nothing under {subject!r}: its subjects are {', '.join(subjects)}"
+            )
 
 
 async def _end(client: Client, source: JetStreamSource[Any]) -> int | None:

@@ -10,6 +10,7 @@ from nats.aio.client import Client
 
 from streamflow.connectors.jetstream.connection import ConnectionEvent, close, connect
 from streamflow.engine.connector import RunContext
+from streamflow.errors import ConfigurationError
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -22,6 +23,10 @@ async def client_for(
     Without either, the settings of the run count, then the environment's ``NATS_URL``, then the local server.
     """
     if connection is not None:
+        if not isinstance(connection, Client):
+            raise ConfigurationError(
+                f"connection= takes an open nats-py client, not {connection!r}; servers= takes URLs"
+            )
         return connection
     urls = _urls(
         servers or getattr(context.settings, "servers", None) or os.environ.get("NATS_URL") or DEFAULT_URL
