@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamflow import Pipeline, Skip, StepError
@@ -89,6 +89,7 @@ async def slowly_all(xs: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("flow", FLOWS)
+@settings(max_examples=25)
 @given(sizes=sizes, delay=st.sampled_from([0.0, 0.3]), messages=st.integers(0, 30))
 def test_each_message_is_acknowledged_once_and_not_before_its_delivery(
     flow: str, sizes: list[int], delay: float, messages: int
@@ -101,6 +102,7 @@ def test_each_message_is_acknowledged_once_and_not_before_its_delivery(
 
 
 @pytest.mark.parametrize("flow", FLOWS)
+@settings(max_examples=25)
 @given(sizes=sizes, at=st.floats(0.05, 3), ending=st.sampled_from(["drain", "stop"]))
 def test_drain_and_stop_hand_back_what_was_not_delivered(
     flow: str, sizes: list[int], at: float, ending: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamflow import KeyedValue, Skip, Source, StepError
@@ -34,6 +34,7 @@ FLOWS: dict[str, Any] = {
 
 @pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("slices", [False, True])
+@settings(max_examples=20)
 @given(values=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=30), sizes=sizes)
 def test_each_key_gets_what_its_elements_alone_give(
     flow: str, slices: bool, values: list[tuple[str, int]], sizes: list[int]

@@ -55,11 +55,11 @@ def test_map_replaces_each(values: list[int], sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("executor", ["thread", "process"])
 def test_an_executor_keeps_the_order_and_acknowledges_once(executor: Any) -> None:
-    source = Acknowledging(200, [7, 64, 1])
+    source = Acknowledging(100, [7, 64, 1])
     pipeline = source.via(Map(double, executor=executor, concurrency=2)).to(Confirming(source))
-    assert real(pipeline.run()) == [x * 2 for x in range(200)]
+    assert real(pipeline.run()) == [x * 2 for x in range(100)]
     source.ledger.check(deliver=())
-    assert sorted(source.ledger.acked) == list(range(200))
+    assert sorted(source.ledger.acked) == list(range(100))
 
 
 def test_threads_skip_what_fails_and_name_it() -> None:
