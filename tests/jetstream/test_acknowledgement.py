@@ -138,8 +138,8 @@ async def test_a_failing_sink_acknowledges_only_what_it_took(server: NatsServer)
         await filled(client, numbers(3000))
         sink = Failing(b"2500")
         with pytest.raises(StreamflowError, match="step 'Failing': OSError: the disk is full"):
-            await source(server).to(sink).run()
-        again = await deliveries(server.url)
+            await source(server, ack_wait=1.0).to(sink).run()
+        again = await deliveries(server.url, ack_wait=1.0)
         assert set(again) == set(numbers(3000)) - set(sink.confirmed)
         assert set(again.values()) == {2}
 
@@ -152,8 +152,8 @@ async def test_a_refused_message_and_those_behind_it_come_again(server: NatsServ
         sink: JetStreamSink[bytes] = JetStreamSink("OUT", "out.a", servers=server.url)
         grow = Map[bytes, bytes](lambda value: value * 100 if value == b"250" else value)
         with pytest.raises(StreamflowError, match="step 'JetStreamSink'.*message size exceeds"):
-            await source(server).via(grow).to(sink).run()
-        again = await deliveries(server.url)
+            await source(server, ack_wait=1.0).via(grow).to(sink).run()
+        again = await deliveries(server.url, ack_wait=1.0)
         assert b"250" in again
         assert set(again) | set(await contents(client, "OUT")) == set(numbers(500))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,17 +18,20 @@ from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, Stre
 from streamflow.connectors.jetstream.admin import request
 from streamflow.operators import Map
 from streamflow.testing.server import NatsServer
+from tests.jetstream import pipelines
 from tests.jetstream.pipelines import (
     Late,
     add_stream,
-    deliveries,
     eventually,
     failure,
     filled,
-    source,
     standing,
 )
 from tests.jetstream.support import add, bounded, connected, contents, numbers, stored, until
+
+# A run that fails may end while the server still sends: what it misses comes again after ``ack_wait``.
+source = partial(pipelines.source, ack_wait=1.0)
+deliveries = partial(pipelines.deliveries, ack_wait=1.0)
 
 NOWHERE = "nats://127.0.0.1:1"
 
@@ -48,7 +52,7 @@ def check(error: StreamflowError, step: str, *causes: str) -> None:
 
 def read_from(server: NatsServer | str, **options: Any) -> Pipeline[Any]:
     url = server if isinstance(server, str) else server.url
-    settings: dict[str, Any] = {"durable": "C", "servers": url, "until": "end"} | options
+    settings: dict[str, Any] = {"durable": "C", "servers": url, "until": "end", "ack_wait": 1.0} | options
     return JetStreamSource("S", **settings).to(Collect(), name="orders")
 
 
@@ -122,7 +126,8 @@ async def test_missing_permissions(deny: list[str], step: str, cause: str) -> No
             await add_stream(client)
             url = server.url.replace("//", "//some:pw@")
             sink = JetStreamSink[bytes]("OUT", "out.a", servers=url)
-            pipeline = JetStreamSource("S", durable="C", until="end", servers=url).to(sink, name="orders")
+            items = JetStreamSource("S", durable="C", until="end", ack_wait=1.0, servers=url)
+            pipeline = items.to(sink, name="orders")
             check(await failure(pipeline), step, cause)
             if step == "JetStreamSink":
                 url = server.url.replace("//", "//root:pw@")
@@ -179,7 +184,7 @@ async def test_a_consumer_in_conflict(server: NatsServer) -> None:
             "max_ack_pending": 10,
         }
         await request(client, "CONSUMER.CREATE.S.C", {"stream_name": "S", "config": config})
-        error = await failure(read_from(server))
+        error = await failure(read_from(server, ack_wait=60))
         causes = ("consumer 'C' of stream 'S'", "subjects", "s.b", "deliver: wanted all, found new")
         check(error, "JetStreamSource", *causes, "ack_wait", "0:00:05", "max_ack_pending", "found 10")
 
