@@ -9,7 +9,7 @@ import pytest
 from attrs import frozen
 from nats.aio.client import Client
 
-from streamflow import ConfigurationError, Pipeline, Source, StreamflowError
+from streamflow import ConfigurationError, Pipeline, Skip, Source, StreamflowError
 from streamflow.codecs import Json, Text
 from streamflow.connectors import Collect
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, StreamSettings
@@ -253,3 +253,15 @@ async def test_behind_other_steps_repeats_arrive_rather_than_nothing(server: Nat
 def test_nonsense_is_refused_when_it_is_written(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         JetStreamSink("S", **options)
+
+
+@bounded
+async def test_a_subject_of_another_stream_is_refused(server: NatsServer) -> None:
+    async with connected(server.url) as client:
+        await add_stream(client)
+        await request(client, "STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["other.>"]})
+        values = [b"out.a", b"other.a", b"out.b"]
+        sink = JetStreamSink[bytes]("OUT", lambda value: value.decode(), servers=server.url)
+        with pytest.raises(StreamflowError, match=r"stream 'OTHER' takes this subject, not 'OUT'"):
+            await Source(values).to(sink).run()
+        assert await Source(values).to(sink).run(on_error=Skip()) == 2

@@ -62,6 +62,7 @@ class Publisher:
         ack_timeout: float,
         on_confirm: Callable[[list[Any]], None] | None,
         on_reject: Callable[[Any, PublishError], bool] | None,
+        stream: str | None,
     ) -> None:
         self._wire = wire
         self._client = wire.client
@@ -71,6 +72,9 @@ class Publisher:
         self._ack_timeout = ack_timeout
         self._on_confirm = on_confirm
         self._on_reject = on_reject
+        self._stream = stream
+        # What a confirmation begins with: the server writes the stream first.
+        self._confirms = b'{"stream"' if stream is None else b'{"stream":"%b"' % stream.encode()
         self._inbox = Inbox(self._answered)
         self._prefix = self._client.new_inbox().encode()
         self._number = 0
@@ -104,6 +108,7 @@ class Publisher:
         ack_timeout: float = 5.0,
         on_confirm: Callable[[list[Any]], None] | None = None,
         on_reject: Callable[[Any, PublishError], bool] | None = None,
+        stream: str | None = None,
         wire: Wire | None = None,
     ) -> Self:
         """Start a publisher on an open client.
@@ -126,6 +131,7 @@ class Publisher:
             ack_timeout=seconds(ack_timeout, "ack_timeout"),
             on_confirm=on_confirm,
             on_reject=on_reject,
+            stream=stream,
         )
         try:
             await self._wire.subscribe(f"{self._prefix.decode()}.*", self._inbox)
@@ -238,7 +244,7 @@ class Publisher:
         answers, inbox.messages = inbox.messages, []
         tokens = []
         for subject, _, data, _ in answers:
-            if b'"error"' in data or not data.startswith(b'{"stream"'):
+            if b'"error"' in data or not data.startswith(self._confirms):
                 self._examine(subject, data)
                 continue
             entry = pop(subject, None)
@@ -273,7 +279,11 @@ class Publisher:
             answer = json.loads(data)
             if isinstance(answer, dict):
                 error = answer.get("error")
-                if error is None and "stream" in answer:  # a stream that is called "error"
+                taken_by = answer.get("stream")
+                if error is None and taken_by and self._stream not in (None, taken_by):
+                    self._refuse(reply, f"stream {taken_by!r} takes this subject, not {self._stream!r}")
+                    return
+                if error is None and taken_by:  # a stream that is called "error"
                     self._settle(reply)
                     self._confirm([entry[1]])
                     return

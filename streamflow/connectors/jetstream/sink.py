@@ -103,6 +103,7 @@ class JetStreamSink(Sink[T, int]):
         writer = JetStreamWriter(context)
         writer.publisher = await Publisher.open(
             client,
+            stream=self.stream,
             window=self.window,
             timeout=seconds(self.timeout, "timeout"),
             on_confirm=writer.confirmed,
