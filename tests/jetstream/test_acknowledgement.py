@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from streamflow import Message, Pipeline, Sink, Skip, StreamflowError
+from streamflow import Message, Observer, Pipeline, Sink, Skip, StreamflowError
 from streamflow.codecs import Text
 from streamflow.connectors import Collect, Discard
-from streamflow.connectors.jetstream import JetStreamSink
+from streamflow.connectors.jetstream import JetStreamSink, reader
 from streamflow.connectors.jetstream.admin import request
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
-from streamflow.operators import Batch, Filter, FlatMap, Map, MapAsync, Take, split
+from streamflow.operators import Batch, Filter, FlatMap, Keyed, Map, MapAsync, Take, split
 from streamflow.testing.server import NatsServer
 from tests.jetstream.pipelines import Late, add_stream, consumer, deliveries, filled, source, standing
 from tests.jetstream.support import add, bounded, connected, contents, numbers, stored, until
@@ -321,3 +321,26 @@ async def test_what_lies_beyond_the_end_is_kept_alive_too(server: NatsServer) ->
         pipeline = source(server, ack_wait=1.0, until=10).via(MapAsync(work)).to(Collect())
         assert await pipeline.run() == numbers(10)
         assert await deliveries(server.url, ack_wait=1.0) == dict.fromkeys(numbers(10, 10), 2)
+
+
+@bounded
+async def test_a_pipeline_that_settles_nothing_says_so(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_STALL_SECONDS", 0.05)
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    class Listener(Observer):
+        def event(self, name: str, **details: Any) -> None:
+            told.append((name, details))
+
+    async with connected(server.url) as client:
+        await filled(client, numbers(100))
+        stuck = (
+            source(server, max_pending=10, until=None).via(Keyed(lambda value: value, Batch(2))).to(Discard())
+        )
+        async with stuck.start(observers=[Listener()]) as running:
+            while not told:
+                await asyncio.sleep(0.01)
+            await running.stop()
+    assert told[0] == ("no message is settled", {"source": "JetStreamSource", "in_hand": 10, "limit": 10})

@@ -45,6 +45,7 @@ _SOON_SECONDS = 0.05
 _ANSWER_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0
 _FLUSH_SECONDS = 2.0
+_STALL_SECONDS = 10.0
 _MESSAGE_NOT_FOUND = 10037
 
 
@@ -180,7 +181,14 @@ class JetStreamReader(Reader):
     async def _pull_some(self) -> list[Incoming]:
         """Some messages, once fewer than the limit are in hand."""
         while self._held >= self._limit:
-            await self._room.wait()
+            try:
+                async with asyncio.timeout(_STALL_SECONDS):
+                    await self._room.wait()
+            except TimeoutError:
+                # Slow work, or steps that hold more than this until more comes: then it never will.
+                self._context.run.observer.event(
+                    "no message is settled", source=self._context.step, in_hand=self._held, limit=self._limit
+                )
         return await self._pull.read(min(CHUNK_SIZE, self._limit - self._held))
 
     def _chunk(self, messages: list[Incoming]) -> Chunk:
