@@ -231,7 +231,7 @@ def signals(heard: Callable[[int], None]) -> Iterator[None]:
         if taken and taken[-1][0] == number and now - taken[-1][1] < _ECHO_SECONDS:
             return
         taken.append((number, now))
-        if len(taken) == 2:
+        if len(taken) >= 2:  # not ==: a third may come between these two lines
             for each in before:
                 signal.signal(each, signal.SIG_DFL)
         loop.call_soon_threadsafe(heard, number)
