@@ -83,6 +83,10 @@ class Flow(Generic[T_contra, U_co]):
         """What the engine runs for this operator: a fragment, a logic, a channel or a keyed run of those."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it runs: define transform()")
 
+    def sides(self) -> Mapping[str, Sink[Any, Any]]:
+        """Sinks of its own, for what leaves it by the side, by their names in the step."""
+        return {}
+
 
 class Composed(Flow[T_contra, U_co]):
     """Several flows, one after the other."""
@@ -99,6 +103,18 @@ def parts(flow: object) -> tuple[Flow[Any, Any], ...]:
         return (flow,)
     hint = f"; did you mean {flow.__name__}(...)?" if isinstance(flow, type) else ""
     raise ConfigurationError(f"via() takes an operator such as Map(f), not {flow!r}{hint}")
+
+
+def inner_names(flows: Iterable[Flow[Any, Any]]) -> dict[str, Flow[Any, Any]]:
+    """The steps inside a `Keyed` under their names: of the class, with a number where it comes again."""
+    named: dict[str, Flow[Any, Any]] = {}
+    for flow in flows:
+        name, number = type(flow).__name__, 1
+        while name in named:
+            number += 1
+            name = f"{type(flow).__name__}-{number}"
+        named[name] = flow
+    return named
 
 
 class Stream(Generic[T]):
@@ -307,18 +323,16 @@ class Pipeline(Generic[R]):
         """The graph as data."""
         named = self.steps()
         names = {step: name for name, step in named.items()}
-        return Graph(
-            self.name,
-            tuple(
-                StepInfo(
-                    name,
-                    type(step.element).__name__,
-                    _kind(step),
-                    tuple(names[source] for source, _ in step.inputs),
+        infos: list[StepInfo] = []
+        for name, step in named.items():
+            inputs = tuple(names[source] for source, _ in step.inputs)
+            infos.append(StepInfo(name, type(step.element).__name__, _kind(step), inputs))
+            if isinstance(step.element, Flow):
+                infos += (
+                    StepInfo(f"{name}/{side}", type(sink).__name__, "sink", (name,))
+                    for side, sink in step.element.sides().items()
                 )
-                for name, step in named.items()
-            ),
-        )
+        return Graph(self.name, tuple(infos))
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart, which GitHub and most documentation tools draw.
@@ -368,7 +382,7 @@ def _kind(step: Step) -> str:
         return "source"
     if isinstance(step.element, Sink):
         return "sink"
-    return "flow" if isinstance(step.element, Flow) else "junction"
+    return "flow" if isinstance(step.element, Flow) and len(step.inputs) == 1 else "junction"
 
 
 def _escaped(label: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -72,17 +73,28 @@ class EventTime(Generic[T_contra]):
     ``extract`` returns the element's instant: epoch seconds (int or float) or an aware `datetime`.
     ``out_of_order`` is how far behind the largest time seen an element may still come; the watermark trails by it.
     ``idle_after``: a source that is caught up and silent for so long no longer holds the watermark back.
+    ``max_ahead``: an element whose time is further ahead of the pipeline's clock than this (default 1 hour; None: no
+    bound) is put into its window like any other, but does not advance the watermark, so that one wrong clock does not
+    close every window. Such elements are counted (``ahead`` in ``stats().steps``) and logged.
     """
 
     extract: Callable[[T_contra], Timestamp]
     out_of_order: timedelta | float = field(default=timedelta(0))
     idle_after: timedelta | float = field(default=timedelta(seconds=10))
+    max_ahead: timedelta | float | None = field(default=timedelta(hours=1))
 
     def __attrs_post_init__(self) -> None:
         if not callable(self.extract):
             raise ConfigurationError(f"EventTime's extract must be callable, not {self.extract!r}")
         seconds(self.out_of_order, "out_of_order", zero=True)
         seconds(self.idle_after, "idle_after")
+        if self.max_ahead is not None:
+            seconds(self.max_ahead, "max_ahead", zero=True)
+
+    @property
+    def ahead_seconds(self) -> float:
+        """`max_ahead` in seconds, infinity for None."""
+        return math.inf if self.max_ahead is None else seconds(self.max_ahead, "max_ahead", zero=True)
 
 
 @frozen

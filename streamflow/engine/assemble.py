@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+from streamflow.engine.buffered import Buffered
 from streamflow.engine.channel import Channel
 from streamflow.engine.checkpoint import Coordinator, Snapshot
 from streamflow.engine.chunk import Barrier
@@ -22,7 +23,7 @@ from streamflow.engine.connector import (
 from streamflow.engine.fuse import FusedStep
 from streamflow.engine.guard import Guard, reraise
 from streamflow.engine.keyed import KeyStep, UnkeyStep
-from streamflow.engine.output import Output, ToBranches, ToChannel
+from streamflow.engine.output import Output, ToBranches, ToChannel, WithSides
 from streamflow.engine.plan import (
     BranchPlan,
     FusedPlan,
@@ -129,7 +130,7 @@ class _Assembler:
         self.stack = stack
         self.assembly = Assembly(context.pipeline, coordinator)
         self.stages: dict[int, Stage] = {}
-        self.channels = {id(stage): Channel(stage.ports, origins=stage.origins) for stage in plan.stages}
+        self.channels = {id(stage): self._channel(stage) for stage in plan.stages}
 
     async def build(self) -> Assembly:
         writers = {id(sink): await self._open_sink(sink) for sink in self.plan.sinks}
@@ -148,6 +149,14 @@ class _Assembler:
 
     def _guard(self, policy: ErrorPolicy | None) -> Guard:
         return Guard(self.context.pipeline, policy or self.on_error, self.context.observer)
+
+    def _channel(self, plan: StagePlan) -> Channel:
+        if plan.queue is not None:
+            queue = plan.queue.queue
+            return Buffered(plan.queue.name, queue.size, queue.overflow, self._guard(plan.queue.policy))
+        first = plan.logics[0] if plan.steps and isinstance(plan.steps[0], LogicPlan) else None
+        several = first is not None and first.logic.inputs > 1
+        return Channel(plan.ports, origins=plan.origins, tells_ends=several)
 
     # Connectors
 
@@ -184,18 +193,19 @@ class _Assembler:
         pumps.append(pump)
         self.assembly.pumps.append(pump)
         if self.coordinator is not None:
-            for stage in reachable(self.plan, plan):
+            for stage, port in reachable(self.plan, plan):
                 if id(stage) in self.stages:
-                    pump.wait_behind(self.stages[id(stage)])
+                    pump.wait_behind(self.stages[id(stage)], port)
 
     def _pump(self, name: str, reader: Reader, output: ToChannel, channel: Channel) -> Pump:
         pipeline, observer = self.context.pipeline, self.context.observer
+        marks = name in self.plan.marks
         if isinstance(reader, SyncReader):
             on_end = partial(self.assembly.ended, output)
-            feeding = FeedingPump(name, pipeline, output, observer, reader, on_end)
+            feeding = FeedingPump(name, pipeline, output, observer, reader, on_end, marks=marks)
             channel.feed = feeding.feed
             return feeding
-        waiting = WaitingPump(name, pipeline, output, observer)
+        waiting = WaitingPump(name, pipeline, output, observer, marks=marks)
         waiting.reader = reader
         self.assembly.add(partial(waiting.run, reader), output)
         return waiting
@@ -222,6 +232,14 @@ class _Assembler:
             self.assembly.add(stage.run, output, stage)
 
     def _output(self, plan: StagePlan, writers: dict[int, Writer[Any]]) -> Output:
+        main = self._main_output(plan, writers)
+        if not plan.sides:
+            return main
+        return WithSides(
+            main, {name: ToChannel((self.channels[id(side)], 0)) for name, side in plan.sides.items()}
+        )
+
+    def _main_output(self, plan: StagePlan, writers: dict[int, Writer[Any]]) -> Output:
         behind = plan.behind
         match behind:
             case SinkPlan():
@@ -229,7 +247,8 @@ class _Assembler:
                 return SinkOutput(behind.name, self.context.pipeline, writer, self.context.observer)
             case BranchPlan():
                 ports = [(self.channels[id(stage)], port) for stage, port in behind.targets]
-                choose = behind.distribute.choose
+                make = behind.distribute.choose
+                choose = None if make is None else make()
                 return ToBranches(behind.name, ports, choose, self._guard(behind.policy))
             case (stage, port):
                 return ToChannel((self.channels[id(stage)], port))
@@ -245,7 +264,15 @@ class _Assembler:
             case LogicPlan():
                 guard = self._guard(plan.policy)
                 make = partial(StatefulStep, plan.state, plan.logic, guard, self.context.clock)
-                return make(self._table(plan), keyed=plan.keyed, origins=plan.origins, mixes=plan.mixes)
+                return make(
+                    self._table(plan),
+                    keyed=plan.keyed,
+                    origins=plan.origins,
+                    ways=self.plan.ways,
+                    mixes=plan.mixes,
+                    marks=plan.mixes and plan.state in self.plan.marks,
+                    ttl=plan.ttl,
+                )
             case _:
                 return UnkeyStep(plan.name, self._guard(None))
 

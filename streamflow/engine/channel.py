@@ -9,10 +9,23 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item, Outcome, Quiet, Watermark
-from streamflow.engine.watermark import Meeting
+from attrs import evolve
+
+from streamflow.engine.chunk import (
+    CHUNK_SIZE,
+    TICK,
+    Barrier,
+    Chunk,
+    End,
+    Item,
+    Outcome,
+    PortEnd,
+    Progress,
+    Quiet,
+    Watermark,
+)
 
 CAPACITY = 8192
 """Elements that a channel holds before it makes the producer wait."""
@@ -51,15 +64,23 @@ class Channel:
     or has ended; then the barrier is handed out once. The consumer may `detach`, after which whatever is put is
     abandoned and producers learn of it from `detached`.
 
-    ``origins`` names those that come to each port of a merge. An origin that comes to several has ended, is quiet or
-    has reached a watermark when that is so on all of them; a port that ends, ends its origins.
+    ``origins`` has for each port of several the origins that come by it, and what they are called behind: branches of
+    one origin that meet here are told apart, since one may be far behind the other. A port that ends, ends its
+    origins; with ``tells_ends`` the consumer hears of it, too.
     """
 
     def __init__(
-        self, ports: int = 1, capacity: int = CAPACITY, origins: Sequence[Iterable[str]] = ()
+        self,
+        ports: int = 1,
+        capacity: int = CAPACITY,
+        origins: Sequence[Mapping[str, str]] = (),
+        *,
+        tells_ends: bool = False,
     ) -> None:
         self.capacity = capacity
         self.detached = False
+        self.shut: Collection[int] = ()
+        """Ports that the consumer does not want to read at the moment."""
         self.feed: Callable[[], Item | None] | None = None
         """Gives an item when nothing is queued: a source that never waits."""
         self.on_detach: list[Callable[[], None]] = []
@@ -67,6 +88,7 @@ class Channel:
         self._sizes = [0] * ports
         self._room = [Signal() for _ in range(ports)]
         self._ready = Signal()
+        self._wanted = 0
         self._ticked = False
         self._count = 0
         self._aligned: set[int] = set()
@@ -75,10 +97,8 @@ class Channel:
         self._last_barrier = 0
         self._pending: deque[Item] = deque()
         self._end = End()
-        self._meetings: dict[str, Meeting] = {}
-        self._origins = [tuple(port) for port in origins]
-        for origin in {origin for port in self._origins for origin in port}:
-            self._meetings[origin] = Meeting(p for p, port in enumerate(self._origins) if origin in port)
+        self._origins = origins
+        self._tells_ends = tells_ends
 
     # The producer's side
 
@@ -118,17 +138,42 @@ class Channel:
         return self._sizes[port] >= self.capacity or len(self._queues[port]) >= _ITEMS
 
     @property
+    def ports(self) -> int:
+        """The number of producers."""
+        return len(self._queues)
+
+    @property
     def size(self) -> int:
         """Elements that wait in the channel."""
         return sum(self._sizes)
 
     # The consumer's side
 
-    async def get(self) -> Item:
-        """The next item, or a `Tick` after `wake`."""
+    async def get(self, limit: int | None = None) -> Item:
+        """The next item, or a `Tick` after `wake`. Of a chunk no more than ``limit`` elements."""
         while (item := self.poll()) is None:
-            await self._ready.wait()
+            self._wanted = limit or CHUNK_SIZE
+            try:
+                await self._ready.wait()
+            finally:
+                self._wanted = 0
+        if limit is not None and isinstance(item, Chunk) and len(item) > limit:
+            item, rest = item.split(limit)
+            self._sizes[0] += len(rest)
+            self._queues[0].appendleft((0, rest))
         return item
+
+    def hand_over(self, chunk: Chunk) -> Chunk | None:
+        """Give a chunk to a consumer that waits for one, past the queue; what it does not want is left."""
+        wanted, self._wanted = self._wanted, 0
+        if not wanted:
+            return chunk
+        left = None
+        if len(chunk) > wanted:
+            chunk, left = chunk.split(wanted)
+        self._pending.append(chunk)
+        self._ready.set()
+        return left
 
     async def get_tick(self) -> Item:
         """Wait for `wake` only, and leave what is in the channel."""
@@ -175,7 +220,7 @@ class Channel:
         return self.feed() if self.feed is not None else None
 
     def _next_port(self) -> int | None:
-        """The port whose oldest item came first, among those that are not waiting for a barrier."""
+        """The port whose oldest item came first, among those that are wanted and do not wait for a barrier."""
         if len(self._queues) == 1:
             return 0 if self._queues[0] else None
         best: int | None = None
@@ -183,6 +228,7 @@ class Channel:
             if (
                 queue
                 and port not in self._aligned
+                and port not in self.shut
                 and (best is None or queue[0][0] < self._queues[best][0][0])
             ):
                 best = port
@@ -193,40 +239,35 @@ class Channel:
         if ports == 1:
             return item
         if not isinstance(item, Barrier | End):
-            return self._meet(item, port)
+            return self._tagged(item, port)
         if isinstance(item, Barrier):
             self._aligned.add(port)
         else:
-            self._ended.add(port)
-            if item.drain:
-                self._end = item
-            else:
-                self._pending += self._ended_origins(port)
-            if len(self._ended) == ports:
-                self._pending.append(self._end)
+            self._end_port(port, item)
         if self._aligned and len(self._aligned | self._ended) == ports:
             self._aligned.clear()
             self._pending.appendleft(Barrier(self._last_barrier))
         return self._pending.popleft() if self._pending else None
 
-    def _meet(self, item: Item, port: int) -> Item | None:
-        """What an item of one port says when the others are heard, too."""
-        match item:
-            case Chunk():
-                if item.origin in self._meetings:
-                    self._meetings[item.origin].active(port)
-            case Watermark(origin, time) if origin in self._meetings:
-                least = self._meetings[origin].promise(port, time)
-                return None if least is None else Watermark(origin, least)
-            case Quiet(origin, over) if origin in self._meetings:
-                if over:
-                    self._meetings[origin].active(port)
-                else:
-                    return item if self._meetings[origin].quiet(port) else None
-        return item
+    def _end_port(self, port: int, end: End) -> None:
+        self._ended.add(port)
+        if end.drain:
+            self._end = end
+        else:
+            names = self._origins[port].values() if self._origins else ()
+            self._pending += (Watermark(name, math.inf) for name in names)
+            if self._tells_ends:
+                self._pending.append(PortEnd(port))
+        if len(self._ended) == len(self._queues):
+            self._pending.append(self._end)
 
-    def _ended_origins(self, port: int) -> Iterator[Item]:
-        for origin in self._origins[port] if self._origins else ():
-            least = self._meetings[origin].promise(port, math.inf)
-            if least is not None:
-                yield Watermark(origin, least)
+    def _tagged(self, item: Item, port: int) -> Item:
+        """An item as the consumer sees it: with its port, and with the name that its origin has here."""
+        if isinstance(item, Chunk):
+            item.port = port
+            if self._origins:
+                item.origin = self._origins[port].get(item.origin, item.origin)
+        elif isinstance(item, Watermark | Quiet | Progress) and self._origins:
+            name = self._origins[port].get(item.origin, item.origin)
+            return item if name == item.origin else evolve(item, origin=name)
+        return item

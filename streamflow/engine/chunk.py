@@ -110,10 +110,11 @@ class Chunk:
 
     ``origin`` names the source partition they come from. ``keys`` is a column of keys inside `Keyed`, else None.
     What acknowledges them is either ``receipt``, one for all, or ``lineage``, a column of one for each value (when a
-    later step must know which message each value came from), or neither.
+    later step must know which message each value came from), or neither. ``port`` is the number of the input by which
+    a step with several inputs got it.
     """
 
-    __slots__ = ("keys", "lineage", "origin", "receipt", "values")
+    __slots__ = ("keys", "lineage", "origin", "port", "receipt", "values")
 
     def __init__(
         self,
@@ -129,6 +130,7 @@ class Chunk:
         self.keys = keys
         self.receipt = receipt
         self.lineage = lineage
+        self.port = 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -172,6 +174,13 @@ class Chunk:
         derived.retain()
         return derived
 
+    def split(self, size: int) -> tuple[Chunk, Chunk]:
+        """The first elements and the others, in the place of this chunk."""
+        first = self.pick(range(size), self.values[:size])
+        rest = self.pick(range(size, len(self)), self.values[size:])
+        self.pass_on()
+        return first, rest
+
 
 @frozen
 class Barrier:
@@ -182,7 +191,7 @@ class Barrier:
 
 @frozen
 class Watermark:
-    """A promise: ``origin`` sends nothing more with an event time at or below ``time``. Infinity: it has ended."""
+    """A promise: ``origin`` sends nothing more with an event time below ``time``. Infinity: it has ended."""
 
     origin: str
     time: float
@@ -198,6 +207,30 @@ class Quiet:
 
 
 @frozen
+class Progress:
+    """Everything that ``origin`` made up to its chunk ``number`` has gone by. Sent only where several branches of one
+    origin meet again before a step with event time: it tells how far each branch is, also one that carries little."""
+
+    origin: str
+    number: int
+
+
+@frozen
+class PortEnd:
+    """Nothing more comes by this input of a step that has several."""
+
+    port: int
+
+
+@frozen
+class Aside:
+    """Elements that leave their stage by a side output, such as those that came too late."""
+
+    output: str
+    chunk: Chunk
+
+
+@frozen
 class Tick:
     """Time has come for some timer of the stage that gets it; it does not leave the stage."""
 
@@ -210,4 +243,4 @@ class End:
 
 
 TICK = Tick()
-Item = Chunk | Barrier | Watermark | Quiet | Tick | End
+Item = Chunk | Barrier | Watermark | Quiet | Progress | PortEnd | Aside | Tick | End

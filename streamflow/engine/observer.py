@@ -32,7 +32,13 @@ class Observer:
         """A step failed on an element; ``absorbed`` tells whether the policy dropped it or the pipeline fails."""
 
     def late(self, step: str, count: int) -> None:
-        """Elements came after the watermark had closed their window, and were dropped."""
+        """Elements came after the watermark had closed their window, and were dropped or sent to ``late=``."""
+
+    def ahead(self, step: str, count: int) -> None:
+        """The time of elements was further in the future than `EventTime.max_ahead`; it moved no watermark."""
+
+    def dropped(self, step: str, count: int) -> None:
+        """A full `Buffer` let elements go."""
 
     def watermark(self, step: str, time: float) -> None:
         """The step's watermark has advanced to this event time."""
@@ -75,6 +81,14 @@ class Observers(Observer):
         for observer in self._all:
             observer.late(step, count)
 
+    def ahead(self, step: str, count: int) -> None:
+        for observer in self._all:
+            observer.ahead(step, count)
+
+    def dropped(self, step: str, count: int) -> None:
+        for observer in self._all:
+            observer.dropped(step, count)
+
     def watermark(self, step: str, time: float) -> None:
         for observer in self._all:
             observer.watermark(step, time)
@@ -108,6 +122,8 @@ class StepStats:
     emitted: int = 0
     failed: int = 0
     late: int = 0
+    ahead: int = 0
+    dropped: int = 0
     watermark: float | None = None
     lag: int | None = None
     acknowledged: int = 0
@@ -153,6 +169,12 @@ class StatsObserver(Observer):
 
     def late(self, step: str, count: int) -> None:
         self._step(step).late += count
+
+    def ahead(self, step: str, count: int) -> None:
+        self._step(step).ahead += count
+
+    def dropped(self, step: str, count: int) -> None:
+        self._step(step).dropped += count
 
     def watermark(self, step: str, time: float) -> None:
         self._step(step).watermark = time

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from streamflow.engine.channel import Channel
-from streamflow.engine.chunk import Chunk, Item
+from streamflow.engine.chunk import Aside, Barrier, Chunk, End, Item
 from streamflow.engine.guard import Guard
 
 Port = tuple[Channel, int]
@@ -43,6 +43,9 @@ class ToChannel:
     def append(self, item: Item) -> None:
         self._channel.append(item, self._port)
 
+    async def wait_for_room(self) -> None:
+        await self._channel.wait_for_room(self._port)
+
     def wake(self) -> None:
         """Let the stage behind look again whether there is something to do."""
         self._channel.wake()
@@ -56,6 +59,39 @@ class ToChannel:
     @property
     def detached(self) -> bool:
         return self._channel.detached
+
+
+class WithSides:
+    """An output, and side outputs beside it: those get their own elements, and the barriers and the end as well."""
+
+    def __init__(self, main: Output, sides: dict[str, ToChannel]) -> None:
+        self._main = main
+        self._sides = sides
+        self._ended = False
+
+    async def put(self, item: Item) -> None:
+        if isinstance(item, Aside):
+            await self._sides[item.output].put(item.chunk)
+            return
+        if isinstance(item, Barrier | End):
+            self._ended = self._ended or isinstance(item, End)
+            for side in self._sides.values():
+                await side.put(item)
+        await self._main.put(item)
+
+    def finish(self) -> None:
+        for side in self._sides.values():
+            if not self._ended:
+                side.append(End())  # the main branch ended early
+            side.finish()
+        self._main.finish()
+
+    def on_detach(self, callback: Callable[[], None]) -> None:
+        self._main.on_detach(callback)
+
+    @property
+    def detached(self) -> bool:
+        return self._main.detached
 
 
 class ToBranches:

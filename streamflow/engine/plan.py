@@ -6,6 +6,7 @@ branch, and around each step that has work in flight.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +18,12 @@ from streamflow.engine.transform import (
     KeyedRun,
     Logic,
     Merge,
+    Queue,
     Transform,
     Work,
 )
 from streamflow.errors import PlanError
-from streamflow.graph import Flow, Graph, Pipeline, Sink, Source, Step
+from streamflow.graph import Flow, Graph, Pipeline, Sink, Source, Step, inner_names
 from streamflow.policies import Checkpoint, Delivery, ErrorPolicy
 
 
@@ -48,19 +50,26 @@ class LogicPlan:
     logic: Logic[Any, Any]
     policy: ErrorPolicy | None
     keyed: bool
-    origins: frozenset[str]
+    origins: tuple[frozenset[str], ...]
+    """The origins of what comes in, by input."""
+    ttl: float | None = None
+
+    @property
+    def all_origins(self) -> frozenset[str]:
+        return frozenset[str]().union(*self.origins)
 
     @property
     def mixes(self) -> bool:
-        """Whether what comes out is of no single origin: it holds elements of several."""
-        return self.logic.event_time is None and self.logic.holds > 0 and len(self.origins) > 1
+        """Whether what comes out is of no single origin: it holds elements of several, or joins them."""
+        several = len(self.all_origins) > 1 and (self.logic.holds > 0 or self.logic.inputs > 1)
+        return several and not self.logic.event_times
 
     @property
     def origins_behind(self) -> frozenset[str]:
         """The origins of what comes out: a step with a watermark is one itself, and so is one that mixes several."""
-        if self.mixes or self.logic.event_time is not None:
+        if self.mixes or self.logic.event_times:
             return frozenset([self.state])
-        return self.origins
+        return self.all_origins
 
 
 @frozen
@@ -114,17 +123,29 @@ class BranchPlan:
     targets: list[tuple[StagePlan, int]] = field(factory=list)
 
 
+@frozen
+class QueuePlan:
+    """What the user asks of the channel in front of a stage."""
+
+    name: str
+    queue: Queue
+    policy: ErrorPolicy | None
+
+
 @define(eq=False)
 class StagePlan:
     """One task: takes items from its channel, through its steps, to what is behind it."""
 
     ports: int = 1
-    origins: list[frozenset[str]] = field(factory=list)
-    """The origins that come to each port of a merge."""
+    origins: list[dict[str, str]] = field(factory=list)
+    """The origins that come to each port of several, and what they are called behind it."""
+    queue: QueuePlan | None = None
     source: SourcePlan | None = None
     steps: list[StepPlan] = field(factory=list)
     work: tuple[str, Work, ErrorPolicy | None] | None = None
     behind: SinkPlan | BranchPlan | tuple[StagePlan, int] | None = None
+    sides: dict[str, StagePlan] = field(factory=dict)
+    """Where its side outputs lead to, by their names."""
 
     @property
     def logics(self) -> list[LogicPlan]:
@@ -141,7 +162,12 @@ class Plan:
     checkpoint: Checkpoint | None
     stages: list[StagePlan]
     sinks: list[SinkPlan]
+    """Those of side outputs included."""
     transforms: dict[Step, Transform]
+    ways: dict[str, str]
+    """Branches of one origin that meet again, by the names that they have there: the origin."""
+    marks: frozenset[str]
+    """Origins that report their progress, for the sake of those branches."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,6 +178,8 @@ class Plan:
 def _stage_names(stage: StagePlan) -> Iterator[str]:
     if stage.source is not None:
         yield stage.source.name
+    if stage.queue is not None:
+        yield stage.queue.name
     if stage.work is not None:
         yield stage.work[0]
     for step in stage.steps:
@@ -173,7 +201,28 @@ def make_plan(pipeline: Pipeline[Any], *, delivery: Delivery, checkpoint: Checkp
         if isinstance(step.element, Source):
             builder.stage_from_source(step)
     graph, sinks = pipeline.describe(), builder.sinks()
-    return Plan(pipeline, graph, delivery, checkpoint, builder.stages, sinks, builder.transforms)
+    return Plan(
+        pipeline,
+        graph,
+        delivery,
+        checkpoint,
+        builder.stages,
+        sinks,
+        builder.transforms,
+        builder.ways,
+        _marking(builder),
+    )
+
+
+def _marking(builder: _Builder) -> frozenset[str]:
+    """The origins whose branches meet again in front of a step with event time."""
+    marking: set[str] = set()
+    for stage in builder.stages:
+        for logic in stage.logics:
+            if logic.logic.event_times:
+                roots = Counter(builder.ways.get(origin, origin) for origin in logic.all_origins)
+                marking |= {root for root, times in roots.items() if times > 1}
+    return frozenset(marking)
 
 
 class _Builder:
@@ -187,16 +236,19 @@ class _Builder:
         self.transforms: dict[Step, Transform] = {}
         self._made: dict[Step, StagePlan] = {}
         self._sinks: dict[Step, SinkPlan] = {}
+        self._side_sinks: list[SinkPlan] = []
+        self.ways: dict[str, str] = {}
         self._consumers: dict[tuple[Step, int], list[tuple[Step, int]]] = {}
         for step in self.steps.values():
             for number, output in enumerate(step.inputs):
                 self._consumers.setdefault(output, []).append((step, number))
             if isinstance(step.element, Flow):
                 self.transforms[step] = self._transform(step)
+        self._ports: dict[Step, list[dict[str, str]]] = {}
         self.origins = self._find_origins()
 
     def sinks(self) -> list[SinkPlan]:
-        return [self._sinks[step] for step in self.pipeline.sinks]
+        return [*(self._sinks[step] for step in self.pipeline.sinks), *self._side_sinks]
 
     def _transform(self, step: Step) -> Transform:
         try:
@@ -213,12 +265,25 @@ class _Builder:
             if isinstance(step.element, Source):
                 origins[step] = frozenset([self.names[step]])
                 continue
-            origins[step] = frozenset[str]().union(*(origins[source] for source, _ in step.inputs))
+            ports = self._ports[step] = self._called(step, [origins[source] for source, _ in step.inputs])
+            origins[step] = frozenset(name for port in ports for name in port.values())
             if step in self.transforms:
-                for plan in self._expanded(step, origins[step]):
+                for plan in self._expanded(step):
                     if isinstance(plan, LogicPlan):
                         origins[step] = plan.origins_behind
         return origins
+
+    def _called(self, step: Step, ports: list[frozenset[str]]) -> list[dict[str, str]]:
+        """What origins are called behind a step: one that comes by several inputs has a name for each of them."""
+        times = Counter(origin for port in ports for origin in port)
+        called: list[dict[str, str]] = []
+        for number, port in enumerate(ports, 1):
+            names = {
+                o: o if times[o] == 1 else f"{o} by {self.names[step]}, input {number}" for o in sorted(port)
+            }
+            self.ways.update({name: self.ways.get(o, o) for o, name in names.items() if name != o})
+            called.append(names)
+        return called
 
     # Stages
 
@@ -240,7 +305,7 @@ class _Builder:
             return self._made[step], port
         stage = self._made[step] = self._new_stage(len(step.inputs))
         if stage.ports > 1:
-            stage.origins = [self.origins[source] for source, _ in step.inputs]
+            stage.origins = self._ports[step]
         self._extend(stage, step)
         return stage, port
 
@@ -254,35 +319,37 @@ class _Builder:
             branches = stage.behind = BranchPlan(name, element, None)
             for output in range(element.outputs):
                 if not self._consumers.get((step, output)):
-                    which = ("elements for which the predicate is true", "elements for which it is false")
                     branch = (
-                        which[output]
-                        if element.label == "split"
+                        element.branches[output]
+                        if element.branches
                         else f"output {output + 1} of {element.outputs}"
                     )
                     raise PlanError(
                         f"pipeline {self.pipeline.name!r}, step {name!r}: the branch of the {branch} leads to no sink;"
-                        " close it with .to(Discard()) if it is not wanted, and give both to Pipeline(…)"
+                        " close it with .to(Discard()) if it is not wanted, and give all to Pipeline(…)"
                     )
                 branches.targets.append(self._target(step, output))
         elif isinstance(element, Merge):
             self._continue(stage, step, 0)
+        elif isinstance(queue := self.transforms.get(step), Queue):
+            # It is the channel of the stage behind it.
+            behind = self._new_stage()
+            behind.queue = QueuePlan(name, queue, element.on_error)
+            stage.behind = (behind, 0)
+            self._continue(behind, step, 0)
         elif isinstance(work := self.transforms.get(step), Work):
-            if stage.work is not None or stage.source is not None or stage.steps or stage.ports > 1:
+            if stage.source is not None or stage.steps or stage.ports > 1:
                 stage.behind = self._stage_for(step, 0)
             else:
                 stage.work = (name, work, element.on_error)
                 stage.behind = self._target(step, 0)
         else:
-            self._add(stage, self._expanded(step, self._incoming(step)))
+            self._add(stage, self._expanded(step))
             self._continue(stage, step, 0)
-
-    def _incoming(self, step: Step) -> frozenset[str]:
-        return frozenset[str]().union(*(self.origins[source] for source, _ in step.inputs))
 
     def _continue(self, stage: StagePlan, step: Step, output: int) -> None:
         consumers = self._consumers.get((step, output), [])
-        if len(consumers) == 1 and not isinstance(consumers[0][0].element, Merge):
+        if len(consumers) == 1 and len(consumers[0][0].inputs) == 1:
             self._extend(stage, consumers[0][0])
         elif len(consumers) == 1:
             stage.behind = self._stage_for(*consumers[0])
@@ -305,18 +372,17 @@ class _Builder:
 
     # Steps
 
-    def _expanded(self, step: Step, origins: frozenset[str]) -> list[StepPlan]:
+    def _expanded(self, step: Step) -> list[StepPlan]:
+        origins = tuple(frozenset(port.values()) for port in self._ports[step])
         return self._expand(step.element, self.names[step], origins, None, self.transforms[step])
 
     def _expand(
         self,
         flow: Flow[Any, Any],
         name: str,
-        origins: frozenset[str],
+        origins: tuple[frozenset[str], ...],
         policy: ErrorPolicy | None,
         transform: Transform | None = None,
-        *,
-        keyed: bool = False,
     ) -> list[StepPlan]:
         transform = flow.transform() if transform is None else transform
         policy = flow.on_error or policy
@@ -324,43 +390,36 @@ class _Builder:
             case Fragment():
                 return [FusedPlan([name], [transform], policy)]
             case Logic():
-                return [LogicPlan(name, transform, policy, keyed, origins)]
-            case KeyedRun() if not keyed:
+                return [LogicPlan(name, transform, policy, keyed=False, origins=origins)]
+            case KeyedRun():
                 return self._expand_keyed(name, transform, origins, policy)
-            case Work():
+            case Work() | Queue():
                 return []
-        where = f"pipeline {self.pipeline.name!r}, step {name!r}"
-        raise PlanError(f"{where}: {type(flow).__name__} cannot run inside Keyed: only synchronous steps can")
 
     def _expand_keyed(
-        self, name: str, run: KeyedRun, origins: frozenset[str], policy: ErrorPolicy | None
+        self, name: str, run: KeyedRun, origins: tuple[frozenset[str], ...], policy: ErrorPolicy | None
     ) -> list[StepPlan]:
         plans: list[StepPlan] = [KeyPlan(name, run, policy)]
-        used: set[str] = set()
-        for flow in run.flows:
-            inner = type(flow).__name__
-            number = 1
-            while inner in used:
-                number += 1
-                inner = f"{type(flow).__name__}-{number}"
-            used.add(inner)
+        for inner, flow in inner_names(run.flows).items():
             transform = flow.transform()
             if not isinstance(transform, Fragment | Logic):
                 raise PlanError(
                     f"pipeline {self.pipeline.name!r}, step {name!r}: {inner} cannot run inside Keyed: "
                     "only synchronous steps can"
                 )
-            added = self._expand(flow, f"{name}/{inner}", origins, policy, transform, keyed=True)
-            for plan in added:
+            for plan in self._expand(flow, f"{name}/{inner}", origins, policy, transform):
                 if isinstance(plan, LogicPlan):
-                    origins = plan.origins_behind
-            plans += added
+                    # What holds elements or closes with time lets go of them by itself.
+                    ttl = run.ttl if plan.logic.holds == 0 else None
+                    plan = evolve(plan, keyed=True, ttl=ttl)
+                    origins = (plan.origins_behind,)
+                plans.append(plan)
         return [*plans, UnkeyPlan(name)]
 
     def _add_codec(self, stage: StagePlan, step: Step, policy: ErrorPolicy | None) -> None:
         """Append the steps that belong to a connector."""
         for flow in step.element.flows():
-            plans = self._expand(flow, self.names[step], self.origins[step], policy)
+            plans = self._expand(flow, self.names[step], (self.origins[step],), policy)
             self._add(
                 stage, [evolve(plan, codec=True) if isinstance(plan, FusedPlan) else plan for plan in plans]
             )
@@ -385,3 +444,14 @@ class _Builder:
                 )
             else:
                 stage.steps.append(plan)
+            if isinstance(plan, LogicPlan) and plan.logic.late is not None:
+                self._add_side(stage, f"{plan.state}/late", plan.logic.late)
+
+    def _add_side(self, stage: StagePlan, name: str, sink: Sink[Any, Any]) -> None:
+        """A side output: a stage of its own that leads to a sink."""
+        step = Step(sink, (), name)
+        self.names[step], self.origins[step] = name, frozenset()
+        side = stage.sides[name] = self._new_stage()
+        self._add_codec(side, step, sink.on_error)
+        side.behind = SinkPlan(name, sink, step)
+        self._side_sinks.append(side.behind)

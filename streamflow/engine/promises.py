@@ -44,7 +44,7 @@ def check(plan: Plan) -> None:
 
 
 def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
-    behind = list(reachable(plan, source))
+    behind = list(dict.fromkeys(stage for stage, _ in reachable(plan, source)))
     logics = [logic for stage in behind for logic in stage.logics]
     acknowledges = source.source.acknowledges
     if acknowledges and plan.checkpoint is not None:
@@ -84,20 +84,21 @@ def _wants_positions(stage: StagePlan) -> bool:
     return isinstance(stage.behind, SinkPlan) and bool(getattr(stage.behind.sink, "wants_positions", False))
 
 
-def reachable(plan: Plan, source: SourcePlan) -> Iterator[StagePlan]:
-    """The stages that elements of a source come to."""
-    pending = [stage for stage in plan.stages if stage.source is source]
-    seen: set[int] = set()
+def reachable(plan: Plan, source: SourcePlan) -> Iterator[tuple[StagePlan, int]]:
+    """The stages that elements of a source come to, with the input that they come by."""
+    pending = [(stage, 0) for stage in plan.stages if stage.source is source]
+    seen: set[tuple[int, int]] = set()
     while pending:
-        stage = pending.pop()
-        if id(stage) in seen:
+        stage, port = pending.pop()
+        if (id(stage), port) in seen:
             continue
-        seen.add(id(stage))
-        yield stage
+        seen.add((id(stage), port))
+        yield stage, port
+        pending += [(side, 0) for side in stage.sides.values()]
         if isinstance(stage.behind, BranchPlan):
-            pending += [target for target, _ in stage.behind.targets]
+            pending += stage.behind.targets
         elif isinstance(stage.behind, tuple):
-            pending.append(stage.behind[0])
+            pending.append(stage.behind)
 
 
 def _is_stable(sink: Step, transforms: dict[Step, Transform]) -> bool:

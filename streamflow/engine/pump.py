@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from itertools import count
 from time import perf_counter
 from typing import Any
 
 from streamflow.engine.channel import Signal
-from streamflow.engine.chunk import Barrier, Chunk, End, Item, Quiet, Watermark
+from streamflow.engine.chunk import Barrier, Chunk, End, Item, Progress, Quiet, Watermark
 from streamflow.engine.connector import Reader, SyncReader
 from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Observer
@@ -24,9 +25,14 @@ from streamflow.engine.step import SLICE
 
 
 class Pump:
-    """What both kinds share. It reads until the source ends, the run drains, or nobody wants more."""
+    """What both kinds share. It reads until the source ends, the run drains, or nobody wants more.
 
-    def __init__(self, name: str, pipeline: str, output: ToChannel, observer: Observer) -> None:
+    ``marks``: it reports its progress behind each chunk, since branches of it meet again.
+    """
+
+    def __init__(
+        self, name: str, pipeline: str, output: ToChannel, observer: Observer, *, marks: bool = False
+    ) -> None:
         self.name = name
         self.ended = False
         self.reader: Reader | None = None
@@ -34,12 +40,13 @@ class Pump:
         self._output = output
         self._observer = observer
         self._interrupted = False
-        self._behind: list[Stage] = []
+        self._behind: list[tuple[Stage, int]] = []
+        self._chunks = count(1) if marks else None
         output.on_detach(self.stop_reading)
 
-    def wait_behind(self, stage: Stage) -> None:
-        """Do not read while this stage, somewhere behind, holds more than a channel would."""
-        self._behind.append(stage)
+    def wait_behind(self, stage: Stage, port: int) -> None:
+        """Do not read while this stage, somewhere behind, holds more by this input than a channel would."""
+        self._behind.append((stage, port))
         stage.on_relief.append(self._relieved)
 
     def quiet(self) -> None:
@@ -62,10 +69,15 @@ class Pump:
     @property
     def held_back(self) -> bool:
         """Whether a stage behind holds so much that the source has to wait."""
-        return any(stage.overfull for stage in self._behind)
+        return any(port in stage.overfull for stage, port in self._behind)
 
     def _read(self, chunk: Chunk) -> None:
         self._observer.processed(self.name, len(chunk), len(chunk))
+
+    def _mark(self) -> None:
+        """Behind a chunk."""
+        if self._chunks is not None:
+            self._output.append(Progress(self.name, next(self._chunks)))
 
     def _relieved(self) -> None:
         raise NotImplementedError
@@ -77,8 +89,10 @@ class Pump:
 class WaitingPump(Pump):
     """Reads with a task of its own into the channel."""
 
-    def __init__(self, name: str, pipeline: str, output: ToChannel, observer: Observer) -> None:
-        super().__init__(name, pipeline, output, observer)
+    def __init__(
+        self, name: str, pipeline: str, output: ToChannel, observer: Observer, *, marks: bool = False
+    ) -> None:
+        super().__init__(name, pipeline, output, observer, marks=marks)
         self._task: asyncio.Task[None] | None = None
         self._relief = Signal()
 
@@ -111,7 +125,9 @@ class WaitingPump(Pump):
                 self._output.append(End())
                 return
             self._read(chunk)
-            await self._output.put(chunk)
+            self._output.append(chunk)
+            self._mark()
+            await self._output.wait_for_room()
             if reader.caught_up:
                 self.quiet()
             if perf_counter() - since > SLICE:
@@ -138,8 +154,10 @@ class FeedingPump(Pump):
         observer: Observer,
         reader: SyncReader,
         on_end: Callable[[], None],
+        *,
+        marks: bool = False,
     ) -> None:
-        super().__init__(name, pipeline, output, observer)
+        super().__init__(name, pipeline, output, observer, marks=marks)
         self.reader = self._source = reader
         self._on_end = on_end
 
@@ -160,6 +178,7 @@ class FeedingPump(Pump):
             self._output.append(End())
             return item
         self._read(chunk)
+        self._mark()
         return chunk
 
     def _end(self, item: Item) -> Item:

@@ -68,8 +68,10 @@ class Stage:
         self._clock = clock
         self._coordinator = coordinator
         self.on_relief: list[Callable[[], None]] = []
-        self.overfull = False
-        """Whether the steps hold more than a channel would: barriers push what is before them into a throttle."""
+        self.overfull: frozenset[int] = frozenset()
+        """The inputs by which the steps hold more than a channel would: barriers push what is before them into steps
+        that would rather not read."""
+        self._all_ports = frozenset(range(source.ports))
         self._draining = False
         self._timer: Handle | None = None
         self._wake_at: float | None = None
@@ -93,7 +95,7 @@ class Stage:
             while not ended and not self._output.detached:
                 if self._timed:
                     self._set_timer()
-                    self._look_at_backlog()
+                    self._look_at_held()
                     if self._paused():
                         ended = await self._send(self._through(await self.source.get_tick(), 0))
                         continue
@@ -103,7 +105,7 @@ class Stage:
                     self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
                 await self._give_turn()
-            self._set_overfull(False)
+            self._set_overfull(frozenset())
             for step in self._steps:
                 step.abandon()
             # Not when it failed or was stopped: then the source takes back whatever was not settled.
@@ -159,16 +161,27 @@ class Stage:
 
     def _paused(self) -> bool:
         """Whether a step holds elements for a while, and no barrier is waiting behind what it does not read."""
-        for step in self._timed:
-            if step.backlog and not self._draining:
-                return self._coordinator is None or not self._coordinator.waits_for(self)
-        return False
+        return not (self._draining or self._barrier_waits) and any(step.backlog for step in self._timed)
 
-    def _look_at_backlog(self) -> None:
-        self._set_overfull(sum(step.backlog for step in self._timed) >= CAPACITY)
+    @property
+    def _barrier_waits(self) -> bool:
+        return self._coordinator is not None and self._coordinator.waits_for(self)
 
-    def _set_overfull(self, overfull: bool) -> None:
-        relieved = self.overfull and not overfull
+    def _look_at_held(self) -> None:
+        """Which inputs to read, and whether sources have to wait."""
+        first = self._steps[0]
+        if len(self._all_ports) > 1:
+            wanted = self._all_ports if self._barrier_waits else filter(first.wants, self._all_ports)
+            self.source.shut = self._all_ports.difference(wanted)
+            overfull = frozenset(port for port in self._all_ports if first.held(port) >= CAPACITY)
+        else:
+            overfull = frozenset[int]()
+        if sum(step.backlog for step in self._timed) >= CAPACITY:
+            overfull = self._all_ports
+        self._set_overfull(overfull)
+
+    def _set_overfull(self, overfull: frozenset[int]) -> None:
+        relieved = bool(self.overfull - overfull)
         self.overfull = overfull
         if relieved:
             for callback in self.on_relief:

@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from operator import length_hint
 from typing import Any
 
 from streamflow.clock import Clock
 from streamflow.engine.chunk import (
+    Aside,
     Chunk,
     End,
     Item,
     Outcome,
+    PortEnd,
+    Progress,
     Quiet,
     Receipt,
     Tick,
     Watermark,
-    join,
 )
 from streamflow.engine.guard import Guard
+from streamflow.engine.held import HeldReceipts, Pair
 from streamflow.engine.step import Slicer, SyncStep
 from streamflow.engine.table import StateTable
 from streamflow.engine.transform import Logic, Scope
 from streamflow.engine.watermark import Meeting, WatermarkTracker
 from streamflow.policies import ProcessingTime
 
-Pair = tuple[Hashable, Any]
-
 _PART = 128
 """Outputs of a timer, a watermark or the end that are computed between two looks at the clock."""
 
 
 class StatefulStep(SyncStep):
-    """One logic at run time. ``origins`` are the source partitions, or earlier event-time steps, that feed it."""
+    """One logic at run time.
+
+    ``origins`` are the source partitions, or earlier event-time steps, that feed it, by input; ``ways`` those of them
+    that are branches of one origin, by that origin. ``mixes``: what comes out is of no single origin. ``marks``: it
+    reports its progress, since its branches meet again. ``ttl``: seconds after which an idle key is forgotten.
+    """
 
     def __init__(
         self,
@@ -46,24 +53,31 @@ class StatefulStep(SyncStep):
         table: StateTable,
         *,
         keyed: bool,
-        origins: Iterable[str],
+        origins: Sequence[Iterable[str]],
+        ways: Mapping[str, str],
         mixes: bool = False,
+        marks: bool = False,
+        ttl: float | None = None,
     ) -> None:
         super().__init__(name, guard)
         self.table = table
         self._logic = logic
         self._clock = clock
         self._keyed = keyed
-        self._scope = Scope(table, keyed)
-        if logic.event_time is not None:
-            self._scope.tracker = WatermarkTracker(logic.event_time, origins, table.meta)
-        self._time = self._scope.tracker
-        self._mixed = Meeting(origins) if mixes else None
+        self._scope = Scope(table, self._take_late, self._drop_held, keyed)
+        all_origins = [origin for port in origins for origin in port]
+        self._time = self._scope.tracker = _tracker(logic, origins, ways, table)
+        self._mixed = Meeting(all_origins) if mixes else None
+        self._made = count(1) if marks else None
         # What it emits later comes from its only origin, or from itself.
-        single = name if mixes or self._time is not None else next(iter(origins), "")
-        self._origin = single if logic.holds > 0 else None
+        single = name if mixes or self._time is not None else next(iter(all_origins), "")
+        self._origin = single if logic.holds > 0 or mixes else None
         self._by_clock = isinstance(logic.time, ProcessingTime)
-        self._receipts = _Receipts(holding=logic.keeps_receipts, one_by_one=logic.one_by_one)
+        self._receipts = HeldReceipts(holding=logic.keeps_receipts, takes=logic.takes)
+        self._late: list[tuple[Any, Receipt]] = []
+        self._late_count = 0
+        self._told = -math.inf
+        self._ttl = ttl
         self._withheld: dict[tuple[type[Item], str], Item] = {}
         self._slicer = Slicer()
         self._done = False
@@ -72,13 +86,17 @@ class StatefulStep(SyncStep):
     # Elements
 
     def process(self, chunk: Chunk) -> Iterator[Item | None]:
-        self._enter(chunk.origin)
+        self._enter(chunk.origin, chunk.port)
+        # True no more: elements of later chunks will have gone by as well when these are let go.
         self._withheld.pop((Quiet, chunk.origin), None)
+        self._withheld.pop((Progress, chunk.origin), None)
         if self._done:
             chunk.give(Outcome.UNUSED)
             return
         if self._mixed is not None:
             self._mixed.active(chunk.origin)
+        if self._ttl is not None and chunk.keys is not None:
+            self._forget_idle(chunk.keys)
         source = iter(chunk.values)
         if chunk.lineage is None:
             yield from self.owned(chunk, self._outputs(chunk, source))
@@ -88,6 +106,8 @@ class StatefulStep(SyncStep):
             # Elements are on their way: a later step must not take their origin for idle meanwhile.
             yield Quiet(chunk.origin if self._mixed is None else self.name, over=True)
         yield from self._after()
+        if self._made is not None:
+            yield Progress(self.name, next(self._made))
 
     def _traced(self, chunk: Chunk, lineage: list[Receipt], source: Iterator[Any]) -> Iterator[Item | None]:
         """The same with receipts for each element: each goes its own way, the rest stays unused."""
@@ -97,11 +117,15 @@ class StatefulStep(SyncStep):
             if not self.ended:
                 raise
         self._receipts.settle()
+        self._abandon_late()
         for receipt in lineage[len(lineage) - length_hint(source) :]:
             receipt.abandon()
 
     def _outputs(self, chunk: Chunk, source: Iterator[Any]) -> Iterator[Item | None]:
-        keys: Iterable[Hashable] = repeat(None) if chunk.keys is None else chunk.keys
+        if chunk.keys is not None:
+            keys: Iterable[Hashable] = chunk.keys
+        else:
+            keys = repeat(None if self._logic.inputs == 1 else chunk.port)
         rows: Iterator[Pair] = zip(keys, source)  # noqa: B905 - strict= costs a look at both ends for each pair
         traced = chunk.lineage is not None
         if chunk.lineage is not None:
@@ -135,24 +159,30 @@ class StatefulStep(SyncStep):
                 slicer.start()
         yield from self._emit(pairs, lineage, chunk)
 
-    def _enter(self, origin: str) -> None:
-        self._scope.now = self._clock.now()
-        self._scope.origin = origin
+    def _enter(self, origin: str, port: int = 0) -> None:
+        scope = self._scope
+        scope.now = self._clock.now()
+        scope.origin = origin
+        scope.port = port
 
     def _after(self) -> Iterator[Item | None]:
         """What follows from the elements just taken: closed windows, late counts, watermarks, the end of a `Take`."""
         scope = self._scope
+        yield from self._sent_aside()
         if self._time is not None:
             advanced = self._time.advance(scope.now)
             if advanced is not None:
                 yield from self._emit_pairs(partial(self._logic.on_watermark, scope, advanced))
                 self.guard.observer.watermark(self.name, advanced)
-                yield Watermark(self.name, advanced)
+                promise = self._logic.promise(scope, advanced)
+                if promise > self._told:
+                    self._told = promise
+                    yield Watermark(self.name, promise)
         if self._by_clock and (closes := self._logic.next_close(scope)) is not None and closes <= scope.now:
             yield from self._emit_pairs(partial(self._logic.on_watermark, scope, scope.now))
-        if scope.late:
-            self.guard.observer.late(self.name, scope.late)
-            scope.late = 0
+        if scope.ahead:
+            self.guard.observer.ahead(self.name, scope.ahead)
+            scope.ahead = 0
         if self._withheld and not self.table_holds():
             yield from self._withheld.values()
             self._withheld.clear()
@@ -163,33 +193,70 @@ class StatefulStep(SyncStep):
     def start(self) -> Iterator[Item | None]:
         """Items that follow before any input: a `Take(0)` is over at once, a restored timer may be due."""
         self._enter("")
+        self._logic.on_start(self._scope)
         yield from self._after()
+
+    # What leaves by the side
+
+    def _take_late(self, value: Any) -> None:
+        self._late_count += 1
+        if self._logic.late is not None:
+            self._late.append((value, self._receipts.current()))
+
+    def _drop_held(self, key: Hashable) -> None:
+        self._receipts.drop(key)
+
+    def _sent_aside(self, chunk: Chunk | None = None) -> Iterator[Item]:
+        """Tell of elements that came too late, and send them to their sink if there is one."""
+        if self._late_count:
+            self.guard.observer.late(self.name, self._late_count)
+            self._late_count = 0
+        if self._late:
+            late, self._late = self._late, []
+            aside = Chunk([value for value, _ in late], self._scope.origin)
+            if chunk is not None and chunk.receipt is not None:
+                aside.receipt = chunk.receipt
+                aside.receipt.retain()
+            else:
+                aside.lineage = [receipt for _, receipt in late]
+            yield Aside(f"{self.name}/late", aside)
+
+    # Idle keys
+
+    def _forget_idle(self, keys: Iterable[Hashable] = ()) -> None:
+        """Forget the keys that have been idle for too long; those given are not any more."""
+        assert self._ttl is not None
+        table, now = self.table, self._scope.now
+        assert table is not None
+        for key in table.idle(now - self._ttl):
+            self._logic.forget(self._scope, key)
+        for key in keys:
+            with suppress(TypeError):  # an unhashable key: the element will fail
+                table.see(key, now)
 
     # Control items
 
     def control(self, item: Item) -> Iterator[Item | None]:
         self._enter("")
-        if self._mixed is not None and isinstance(item, Watermark | Quiet):
+        if self._mixed is not None and isinstance(item, Watermark | Quiet | Progress):
             mixed = self._mix(item, self._mixed)
             if mixed is None:
                 return
             item = mixed
         match item:
             case Tick():
-                yield from self._run_timers()
+                yield from self._on_tick()
                 yield from self._after()
                 yield item
-            case Watermark() | Quiet() if self._time is not None:
-                if isinstance(item, Watermark):
-                    self._time.promise(item.origin, item.time)
-                elif item.over:
-                    self._time.active(item.origin)
-                else:
-                    self._time.quiet(item.origin, self._scope.now)
+            case Watermark() | Quiet() | Progress() if self._time is not None:
+                self._hear(item, self._time)
                 yield from self._after()
             case Quiet(over=True):
                 yield item
-            case Watermark() | Quiet() if self.table_holds():
+            case PortEnd():
+                yield from self._emit_pairs(partial(self._logic.on_port_end, self._scope, item.port))
+                yield from self._after()
+            case Watermark() | Quiet() | Progress() if self.table_holds():
                 self._withheld[type(item), item.origin] = item
             case End() if item.drain or (self.draining and self.backlog):
                 yield self._given_back()
@@ -200,8 +267,22 @@ class StatefulStep(SyncStep):
             case _:
                 yield item
 
-    def _mix(self, item: Watermark | Quiet, mixed: Meeting) -> Item | None:
+    def _hear(self, item: Watermark | Quiet | Progress, time: WatermarkTracker) -> None:
+        """What an origin says, to the watermark."""
+        match item:
+            case Watermark():
+                time.promise(item.origin, item.time)
+            case Progress():
+                time.progress(item.origin, item.number)
+            case Quiet(over=True):
+                time.active(item.origin)
+            case Quiet():
+                time.quiet(item.origin, self._scope.now)
+
+    def _mix(self, item: Watermark | Quiet | Progress, mixed: Meeting) -> Item | None:
         """What an origin says is true of the mixture when it is true of all."""
+        if isinstance(item, Progress):
+            return None  # the mixture has its own
         if isinstance(item, Quiet) and item.over:
             mixed.active(item.origin)
             return Quiet(self.name, over=True)
@@ -222,6 +303,18 @@ class StatefulStep(SyncStep):
 
     def abandon(self) -> None:
         self._receipts.give(Outcome.UNUSED)
+        self._abandon_late()
+
+    def _abandon_late(self) -> None:
+        for _, receipt in self._late:
+            receipt.abandon()
+        self._late = []
+
+    def wants(self, port: int) -> bool:
+        return self._logic.wants(self._scope, port)
+
+    def held(self, port: int) -> int:
+        return self._logic.held(self._scope, port)
 
     def table_holds(self) -> bool:
         """Whether elements are held back that a watermark must not overtake."""
@@ -231,6 +324,12 @@ class StatefulStep(SyncStep):
         assert self.table is not None
         for key in self.table.due(self._scope.now):
             yield from self._emit_pairs(partial(self._logic.on_timer, self._scope, key))
+
+    def _on_tick(self) -> Iterator[Item | None]:
+        if self._logic.time is None:
+            yield from self._run_timers()
+        if self._ttl is not None:
+            self._forget_idle()
         if self._end is not None and self.draining:
             yield self._given_back()
         elif self._end is not None and not self.backlog:
@@ -239,13 +338,15 @@ class StatefulStep(SyncStep):
 
     def next_wake(self) -> float | None:
         assert self.table is not None
-        times = [self.table.timers.next()]
-        if self._by_clock:
-            times.append(self._logic.next_close(self._scope))
+        closes = self._logic.next_close(self._scope)
+        times: list[float | None] = [closes if self._by_clock else None]
+        if self._logic.time is None:
+            times.append(self.table.timers.next())
         if self._time is not None:
-            closes = self._logic.next_close(self._scope)
             times.append(self._time.next_idle(self._clock.now()))
             times.append(self._time.due(closes) if closes is not None else None)
+        if self._ttl is not None and (first := self.table.first_seen()) is not None:
+            times.append(first + self._ttl)
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -276,7 +377,8 @@ class StatefulStep(SyncStep):
                 yield self._chunk(part, lineage, origin)
                 yield None
 
-    def _emit(self, pairs: list[Pair], lineage: list[Receipt], chunk: Chunk) -> Iterator[Chunk]:
+    def _emit(self, pairs: list[Pair], lineage: list[Receipt], chunk: Chunk) -> Iterator[Item]:
+        yield from self._sent_aside(chunk)
         if not pairs:
             return
         out = self._chunk(pairs, lineage, chunk.origin if self._origin is None else self._origin)
@@ -294,80 +396,14 @@ class StatefulStep(SyncStep):
         )
 
 
-class _Receipts:
-    """Receipts of a step with a lineage column: which of them each output takes along.
-
-    A step that holds elements keeps their receipts by key until it emits for that key: then the output takes all of
-    them, or the oldest (``one_by_one``). Any other step has only the receipt of the element in hand, which every
-    output takes a reference of.
-    """
-
-    def __init__(self, *, holding: bool, one_by_one: bool) -> None:
-        self.active = False
-        self._holding = holding
-        self._one_by_one = one_by_one
-        self._held: dict[Hashable, deque[Receipt]] = {}
-        self._current: Receipt | None = None
-
-    def attach(self, rows: Iterator[Pair], lineage: list[Receipt]) -> Iterator[Pair]:
-        """Pass the rows on and note the receipt of each as it is taken."""
-        self.active = True
-        return _Attached(self, rows, lineage)
-
-    def hold(self, key: Hashable, receipt: Receipt) -> None:
-        """An element is taken."""
-        self.settle()
-        if self._holding:
-            try:
-                self._held.setdefault(key, deque()).append(receipt)
-                return
-            except TypeError:
-                self._current = receipt  # an unhashable key: the element fails, and nothing holds it
-                raise
-        self._current = receipt
-
-    def take(self, key: Hashable) -> Receipt:
-        """The receipt for an output of this key."""
-        if self._holding:
-            held = self._held.get(key)
-            if not held:
-                return _nothing()
-            if self._one_by_one and len(held) > 1:
-                return held.popleft()
-            return join(list(self._held.pop(key)))
-        if self._current is None:
-            return _nothing()
-        self._current.retain()
-        return self._current
-
-    def settle(self) -> None:
-        """Let go of the element in hand: what it became speaks for it."""
-        if self._current is not None:
-            self._current.pass_on()
-            self._current = None
-
-    def give(self, outcome: Outcome) -> None:
-        """Let go of everything held: absorbed at the end of the stream, rejected by a drain, unused by a `Take`."""
-        self.settle()
-        for held in self._held.values():
-            for receipt in held:
-                receipt.give(outcome)
-        self._held.clear()
-
-
-class _Attached(Iterator[Pair]):
-    """Rows with their receipts. No generator: an error on the way must not be the end of it."""
-
-    def __init__(self, receipts: _Receipts, rows: Iterator[Pair], lineage: list[Receipt]) -> None:
-        self._hold = receipts.hold
-        self._rows = zip(rows, lineage, strict=False)
-
-    def __next__(self) -> Pair:
-        pair, receipt = next(self._rows)
-        self._hold(pair[0], receipt)
-        return pair
-
-
-def _nothing() -> Receipt:
-    """A receipt for an output that no message stands behind."""
-    return Receipt(lambda receipt, outcome: None)
+def _tracker(
+    logic: Logic[Any, Any], origins: Sequence[Iterable[str]], ways: Mapping[str, str], table: StateTable
+) -> WatermarkTracker | None:
+    """The watermark of a logic with event time: each input has its own, or all have the same."""
+    times = logic.event_times
+    if not times:
+        return None
+    by_origin = {
+        origin: times[port if len(times) > 1 else 0] for port, names in enumerate(origins) for origin in names
+    }
+    return WatermarkTracker(by_origin, table.meta, ways)

@@ -78,6 +78,14 @@ class SyncStep:
         """Elements that only time will release; while there are any, the stage reads no further input."""
         return 0
 
+    def wants(self, port: int) -> bool:
+        """Whether it wants to read this one of several inputs at the moment."""
+        return True
+
+    def held(self, port: int) -> int:
+        """Elements of this input that it keeps and did not want."""
+        return 0
+
 
 class Slicer:
     """Finds how many elements make a time slice, so that the clock is not read for each of them."""

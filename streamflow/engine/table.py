@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from copy import deepcopy
+from operator import itemgetter
 from typing import Any
 
 from attrs import frozen
@@ -39,7 +40,7 @@ class StateCodec:
         import msgspec
 
         encoder = msgspec.msgpack.Encoder()
-        entry_type: Any = tuple[float | None, self.state_type]  # type: ignore[name-defined]
+        entry_type: Any = tuple[float | None, float | None, self.state_type]  # type: ignore[name-defined]
         decoder = msgspec.msgpack.Decoder(entry_type)
 
         def decode(data: bytes) -> Any:
@@ -61,6 +62,7 @@ class StateTable:
         self.meta: dict[str, Any] = {}
         """A few values of the step as a whole, such as watermarks; saved with every checkpoint."""
         self.timers = Timers()
+        self._seen: dict[Hashable, float] = {}
         self._dirty: set[Slot] = set()
         self._frozen: Frozen | None = None
         self._codec = StateCodec(step, state_type)
@@ -97,6 +99,26 @@ class StateTable:
             self.touch(self.timers.first())
             yield self.timers.pop()
 
+    def see(self, key: Hashable, now: float) -> None:
+        """The key is in use; see `idle`."""
+        self.touch(key)
+        self._seen.pop(key, None)
+        self._seen[key] = now
+
+    def idle(self, since: float) -> Iterator[Hashable]:
+        """Take the keys that were not seen after ``since``, those that have been idle longest first."""
+        while self._seen:
+            key = next(iter(self._seen))
+            if self._seen[key] > since:
+                return
+            self.touch(key)
+            del self._seen[key]
+            yield key
+
+    def first_seen(self) -> float | None:
+        """When the key that has been idle longest was last seen."""
+        return next(iter(self._seen.values()), None)
+
     def freeze(self) -> Frozen:
         """Cut off everything that changed since the last freeze."""
         if self._frozen is not None:
@@ -114,26 +136,26 @@ class StateTable:
         """The saved form of an entry, None if it is gone."""
         namespace, key = slot
         space = self.spaces.get(namespace)
-        timer = self.timers.get(key) if namespace is None else None
+        timer, seen = (self.timers.get(key), self._seen.get(key)) if namespace is None else (None, None)
         if space is None or key not in space:
             return None
         if self._encode is None or self._decode is None:
             self._encode, self._decode = self._codec.functions()
-        entry = (timer, space[key])
+        entry = (timer, seen, space[key])
         try:
             data = self._encode(entry)
             if self._unchecked:
                 self._unchecked -= 1
                 self._check(entry, self._decode(data))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise self._unsavable(entry[1], str(error)) from error
+            raise self._unsavable(entry[2], str(error)) from error
         return data
 
     def _check(self, entry: Any, back: Any) -> None:
         """What is saved must come back as it was: found out with the first states rather than in a recovery."""
         # NaN is not equal to itself, and comes back all the same.
         if back != entry and repr(back) != repr(entry):
-            raise self._unsavable(entry[1], f"it comes back as {shorten(back[1])}")
+            raise self._unsavable(entry[2], f"it comes back as {shorten(back[2])}")
 
     def _unsavable(self, state: Any, reason: str) -> StateError:
         return StateError(
@@ -146,12 +168,17 @@ class StateTable:
 
         _, decode = self._codec.functions()
         decode_slot = msgspec.msgpack.Decoder().decode
+        last_seen: list[tuple[float, Hashable]] = []
         for slot_data, data in entries.items():
             namespace, key = hashable(decode_slot(slot_data))
-            timer, state = decode(data)
+            timer, seen, state = decode(data)
             self.space(namespace)[key] = state
             if timer is not None:
                 self.timers.set(key, timer)
+            if seen is not None:
+                last_seen.append((seen, key))
+        last_seen.sort(key=itemgetter(0))
+        self._seen = {key: seen for seen, key in last_seen}
         self.meta.update(meta)
 
 

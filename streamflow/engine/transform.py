@@ -1,10 +1,11 @@
-"""What an operator tells the engine about how it runs. `Flow.transform` returns one of the four kinds.
+"""What an operator tells the engine about how it runs. `Flow.transform` returns one of the five kinds.
 
 ===============  ======================================================================================
 `Fragment`       a stateless synchronous step: becomes a line of a fused function
 `Logic`          a synchronous step that remembers: the engine owns its state, timers and watermark
 `Work`           a step that waits or computes elsewhere: a stage of its own with work in flight
 `KeyedRun`       a run of the first two, separately for each key
+`Queue`          a channel between what is before and what is behind
 ===============  ======================================================================================
 """
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from streamflow.engine.table import StateTable
     from streamflow.engine.watermark import WatermarkTracker
     from streamflow.engine.work import WorkStage
-    from streamflow.graph import Flow
+    from streamflow.graph import Flow, Sink
 
 K = TypeVar("K")
 T = TypeVar("T")
 U = TypeVar("U")
 
 UNBOUNDED = math.inf
+
+Takes = Literal["all", "oldest", "each"]
 
 
 @frozen
@@ -45,15 +48,21 @@ class Scope:
     """What a `Logic` may use while it runs: its table, the time, and where the elements come from."""
 
     table: StateTable
+    late: Callable[[Any], None]
+    """Call it with an element that came too late: it is counted, and goes to `Logic.late` if there is such a sink."""
+    drop: Callable[[Hashable], None]
+    """Call it with the key when the oldest element that is held for it is given up."""
     keyed: bool = False
     """Whether it runs inside `Keyed`; otherwise every key is None."""
     now: float = 0.0
     """The clock's time, epoch seconds."""
     origin: str = ""
     """The source partition, or earlier event-time step, that the elements come from."""
+    port: int = 0
+    """The input that they come by, where there are several."""
     tracker: WatermarkTracker | None = None
-    late: int = 0
-    """Count elements here that came too late and were dropped."""
+    ahead: int = 0
+    """Count elements here whose time was too far in the future to be believed."""
 
     @property
     def watermark(self) -> WatermarkTracker:
@@ -81,11 +90,19 @@ class Logic(Generic[T, U]):
     holds: float = 0
     """How many elements it may keep back per key: 0, a bound, or `UNBOUNDED`. See `Logic.keeps_receipts`."""
 
-    one_by_one: bool = False
-    """Whether an output is one held element, the oldest of its key; else it is made of all that is held for it."""
+    inputs: int = 1
+    """With several, the key of a row is the number of the input that it comes by."""
 
-    time: EventTime[Any] | ProcessingTime | None = None
-    """Set it to get `on_watermark` calls: by the watermark in ``scope.watermark``, or by the clock."""
+    takes: Takes = "all"
+    """What an output is made of: ``"all"`` that is held for its key, the ``"oldest"`` of its key, or the oldest of
+    ``"each"`` input."""
+
+    time: EventTime[Any] | ProcessingTime | tuple[EventTime[Any], ...] | None = None
+    """Set it to get `on_watermark` calls: by the watermark in ``scope.watermark``, or by the clock. A step with several
+    inputs may have an event time for each. Timers follow the same time, and are then left to `on_watermark`."""
+
+    late: Sink[Any, Any] | None = None
+    """Where elements go that came too late: a sink of the graph."""
 
     state_type: Any = Any
     """The type that saved states are decoded into, as msgspec understands it."""
@@ -102,16 +119,44 @@ class Logic(Generic[T, U]):
         return ()
 
     def on_timer(self, scope: Scope, key: Hashable) -> Iterable[tuple[Any, U]]:
-        """The timer that was set for ``key`` is due."""
+        """The timer that was set for ``key`` is due by the clock. Only without a `time`."""
+        return ()
+
+    def on_start(self, scope: Scope) -> None:
+        """The run begins; the table has what was restored."""
+
+    def on_port_end(self, scope: Scope, port: int) -> Iterable[tuple[Any, U]]:
+        """Nothing more comes by this one of several inputs."""
         return ()
 
     def on_end(self, scope: Scope) -> Iterable[tuple[Any, U]]:
         """The stream has ended: yield what is still held."""
         return ()
 
+    def promise(self, scope: Scope, watermark: float) -> float:
+        """What later steps with event time may rely on: nothing that comes out from now on is earlier than this."""
+        return watermark
+
+    def forget(self, scope: Scope, key: Hashable) -> None:
+        """The key has been idle for too long."""
+        space = scope.table.space()
+        if key in space:
+            scope.table.touch(key)
+            scope.table.timers.clear(key)
+            del space[key]
+
+    def wants(self, scope: Scope, port: int) -> bool:
+        """Whether it wants to read this one of several inputs at the moment. It must keep what it gets all the same:
+        so that a barrier comes through, inputs that are not wanted are read, too."""
+        return True
+
+    def held(self, scope: Scope, port: int) -> int:
+        """Elements of this one of several inputs that it keeps and did not want."""
+        return 0
+
     def next_close(self, scope: Scope) -> float | None:
         """The time at which `on_watermark` would have something to do, so that a quiet stream gets there."""
-        return None
+        return scope.table.timers.next() if self.time is not None else None
 
     def is_done(self, scope: Scope) -> bool:
         """Whether no further element can change anything: the branch ends here (outside `Keyed`)."""
@@ -127,9 +172,11 @@ class Logic(Generic[T, U]):
         return 0
 
     @property
-    def event_time(self) -> EventTime[Any] | None:
-        """`time` if it is event time."""
-        return self.time if isinstance(self.time, EventTime) else None
+    def event_times(self) -> tuple[EventTime[Any], ...]:
+        """`time` as far as it is event time: one for all inputs, or one for each."""
+        if isinstance(self.time, tuple):
+            return self.time
+        return (self.time,) if isinstance(self.time, EventTime) else ()
 
     @property
     def keeps_receipts(self) -> bool:
@@ -152,9 +199,22 @@ class KeyedRun:
 
     key: Callable[[Any], Hashable]
     flows: tuple[Flow[Any, Any], ...]
+    ttl: float | None = None
+    """Seconds after which a key is forgotten that no element came for."""
 
 
-Transform = Fragment | Logic[Any, Any] | Work | KeyedRun
+Overflow = Literal["backpressure", "drop_oldest", "drop_newest", "fail"]
+
+
+@frozen
+class Queue:
+    """A channel of the user's: how much it holds, and what happens when more comes."""
+
+    size: int
+    overflow: Overflow
+
+
+Transform = Fragment | Logic[Any, Any] | Work | KeyedRun | Queue
 
 
 @frozen
@@ -168,12 +228,15 @@ class Merge:
 class Distribute:
     """A junction with one input and several outputs.
 
-    ``choose`` gives the number of the output for an element; without it every output gets every element.
+    ``choose`` makes for each run the function that gives the number of the output for an element; without it every
+    output gets every element.
     """
 
     outputs: int
-    choose: Callable[[Any], int] | None = None
+    choose: Callable[[], Callable[[Any], int]] | None = None
     label: str = "fan_out"
+    branches: tuple[str, ...] = ()
+    """What the outputs are, for error messages."""
 
 
 Junction = Merge | Distribute

@@ -10,6 +10,7 @@ from streamflow.operators.inspect import Inspect, PassThrough
 from streamflow.operators.keyed import Keyed
 from streamflow.operators.map import Map
 from streamflow.operators.map_async import MapAsync
+from streamflow.operators.sliding_window import SlidingWindow
 from streamflow.operators.take import Skip, Take
 from streamflow.operators.throttle import Throttle
 from streamflow.operators.tumbling_window import TumblingWindow
@@ -30,6 +31,7 @@ __all__ = [
     "PassThrough",
     "Reduce",
     "Skip",
+    "SlidingWindow",
     "Sum",
     "Take",
     "Throttle",

@@ -39,7 +39,8 @@ def split(stream: Stream[T], predicate: Callable[[T], object]) -> tuple[Stream[T
     def choose(value: Any) -> int:
         return 0 if predicate(value) else 1
 
-    step = Step(Distribute(2, choose, "split"), (_end(stream, "split"),))
+    branches = ("elements for which the predicate is true", "elements for which it is false")
+    step = Step(Distribute(2, lambda: choose, "split", branches), (_end(stream, "split"),))
     return Stream(step, 0), Stream(step, 1)
 
 

@@ -72,7 +72,7 @@ class _Throttling(Logic[Any, Any]):
     """State of a key: (the times at which the last elements passed, the elements that wait)."""
 
     memory = False
-    one_by_one = True
+    takes = "oldest"
 
     def __init__(self, elements: int, per: float, discard: bool, element_type: Any) -> None:
         self._elements = elements

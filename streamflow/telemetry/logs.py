@@ -103,7 +103,15 @@ class LogObserver(StatsObserver):
 
     def late(self, step: str, count: int) -> None:
         super().late(step, count)
-        self._tally("late elements dropped", step, count)
+        self._tally("late elements", step, count)
+
+    def ahead(self, step: str, count: int) -> None:
+        super().ahead(step, count)
+        self._tally("elements from the future", step, count)
+
+    def dropped(self, step: str, count: int) -> None:
+        super().dropped(step, count)
+        self._tally("a full buffer dropped elements", step, count)
 
     def checkpointed(self, number: int, entries: int, seconds: float) -> None:
         super().checkpointed(number, entries, seconds)
@@ -121,7 +129,11 @@ class LogObserver(StatsObserver):
             log_failure(self._log, error)
             return
         steps = self.steps.values()
-        dropped = {"failed": sum(s.failed for s in steps), "late": sum(s.late for s in steps)}
+        dropped = {
+            "failed": sum(s.failed for s in steps),
+            "late": sum(s.late for s in steps),
+            "dropped": sum(s.dropped for s in steps),
+        }
         took = round(perf_counter() - self._since, 1)
         self._log.info(ending, seconds=took, **{name: count for name, count in dropped.items() if count})
 

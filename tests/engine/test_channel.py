@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamflow.engine.channel import Channel
-from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Outcome, Quiet, Receipt, Watermark
+from streamflow.engine.chunk import (
+    TICK,
+    Barrier,
+    Chunk,
+    End,
+    Outcome,
+    PortEnd,
+    Progress,
+    Quiet,
+    Receipt,
+    Watermark,
+)
 from tests.support import virtual
 
 
@@ -163,20 +174,39 @@ def test_a_barrier_is_injected_behind_producers_that_have_finished_and_only_ther
     assert taken(channel) == [[1], End(), Barrier(1)]
 
 
-def test_an_origin_of_several_ports_is_where_the_last_of_them_is() -> None:
-    channel = Channel(3, origins=[{"a"}, {"a"}, {"b"}])
+def test_branches_of_one_origin_are_told_apart_and_a_port_that_ends_ends_its_origins() -> None:
+    called = [{"a": "a 1"}, {"a": "a 2"}, {"b": "b"}]
+    channel = Channel(3, origins=called, tells_ends=True)
     channel.append(Watermark("a", 5), 0)
-    assert taken(channel) == []
-    channel.append(Watermark("a", 3), 1)
-    assert taken(channel) == [Watermark("a", 3)]
-    channel.append(Watermark("a", math.inf), 0)
-    assert taken(channel) == []
-    channel.append(Quiet("a"), 1)
+    channel.append(Progress("a", 1), 1)
     channel.append(Quiet("b"), 2)
-    assert taken(channel) == [Quiet("a"), Quiet("b")]
+    assert taken(channel) == [Watermark("a 1", 5), Progress("a 2", 1), Quiet("b")]
+    for port, origin in enumerate("aab"):
+        channel.append(Chunk([port], origin), port)
+    chunks = [channel.poll() for _ in range(3)]
+    assert [(c.origin, c.port, c.values) for c in chunks if isinstance(c, Chunk)] == [
+        ("a 1", 0, [0]),
+        ("a 2", 1, [1]),
+        ("b", 2, [2]),
+    ]
     channel.append(End(), 1)
-    assert taken(channel) == [Watermark("a", math.inf)]
+    assert taken(channel) == [Watermark("a 2", math.inf), PortEnd(1)]
     channel.append(End(), 2)
-    assert taken(channel) == [Watermark("b", math.inf)]
     channel.append(End(), 0)
-    assert taken(channel) == [End()]
+    assert taken(channel) == [
+        Watermark("b", math.inf),
+        PortEnd(2),
+        Watermark("a 1", math.inf),
+        PortEnd(0),
+        End(),
+    ]
+
+
+def test_a_port_that_is_shut_waits() -> None:
+    channel = Channel(2)
+    channel.append(Chunk([1]), 0)
+    channel.append(Chunk([2]), 1)
+    channel.shut = {0}
+    assert taken(channel) == [[2]]
+    channel.shut = ()
+    assert taken(channel) == [[1]]

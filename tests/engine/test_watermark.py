@@ -164,12 +164,9 @@ def test_origins_that_each_are_in_order_lose_nothing_at_a_merge(lists: list[Any]
         assert [event[1] for event in mine] == sorted(event[1] for event in mine) or len(lists) > 1
 
 
-@given(delay=st.sampled_from([0.0, 0.1]), sizes=sizes)
-def test_at_the_end_of_a_diamond_the_fast_branch_ends_nothing_for_the_slow_one(
-    delay: float, sizes: list[int]
-) -> None:
-    """Branches of one source share its watermark: their difference in speed counts as disorder. But the end of the
-    source, which comes first by the fast branch, must not take the allowed disorder away."""
+@given(st.sampled_from([0.0, 0.1]), sizes, st.booleans())
+def test_a_slow_branch_of_a_diamond_loses_nothing(delay: float, sizes: list[int], batched: bool) -> None:
+    """Each branch is in order: nothing is late, however far the one is behind the other."""
 
     async def slowly(x: int) -> int:
         await asyncio.sleep(delay)
@@ -177,11 +174,39 @@ def test_at_the_end_of_a_diamond_the_fast_branch_ends_nothing_for_the_slow_one(
 
     late = Late()
     odd, even = split(Chunked(cut(range(60), sizes)), lambda x: x % 2)
-    joined = merge(odd.via(MapAsync(slowly, concurrency=2)), even)
-    result = run(joined.via(tumbling(60, time=lambda x: x)).to(Collect()), observers=[late])
+    held: Any = chain(Batch(7, within=5), FlatMap(list))
+    joined = merge(odd.via(MapAsync(slowly, concurrency=2)), even.via(held) if batched else even)
+    result = run(joined.via(tumbling(0, time=lambda x: x)).to(Collect()), observers=[late])
     assert late.count == 0
     assert [(w.start, sorted(w.value)) for w in result] == [
         (s, list(range(s, s + 10))) for s in range(0, 60, 10)
+    ]
+
+
+@given(sizes)
+def test_a_diamond_within_a_diamond_loses_nothing(sizes: list[int]) -> None:
+    async def slowly(x: int) -> int:
+        await asyncio.sleep(0.1)
+        return x
+
+    late = Late()
+    left, right = split(Chunked(cut(range(60), sizes)), lambda x: x % 2)
+    inner = fan_out(left, 2)
+    joined = merge(merge(inner[0].via(MapAsync(slowly)), inner[1]), right)
+    result = run(joined.via(tumbling(0, time=lambda x: x, into=Count())).to(Collect()), observers=[late])
+    assert late.count == 0
+    assert [w.value for w in result] == [15] * 6
+
+
+def test_a_branch_that_carries_nothing_holds_no_window_back() -> None:
+    """The source is never caught up and the branch never has an element: its progress is enough."""
+    busy = Chunked([[t] for t in range(40)], times=[float(t) for t in range(40)], ends=False)
+    never, rest = split(busy, lambda x: x < 0)
+    flow = tumbling(0, time=lambda x: x, into=Count())
+    assert closes(never.via(Map(lambda x: x)), rest, flow=flow, until=35) == [
+        (10.0, (0.0, 10)),
+        (20.0, (10.0, 10)),
+        (30.0, (20.0, 10)),
     ]
 
 
@@ -307,9 +332,9 @@ def test_a_watermark_does_not_overtake_what_a_batch_holds() -> None:
 # The tracker by itself
 
 
-def tracker(*origins: str, lag: float = 5, meta: Any = None) -> WatermarkTracker:
+def tracker(*origins: str, lag: float = 5, meta: Any = None, ways: Any = None) -> WatermarkTracker:
     time: EventTime[Any] = EventTime(lambda x: x, out_of_order=timedelta(seconds=lag))
-    return WatermarkTracker(time, origins, {} if meta is None else meta)
+    return WatermarkTracker(dict.fromkeys(origins, time), {} if meta is None else meta, ways)
 
 
 def test_the_watermark_is_the_minimum_and_never_goes_back() -> None:
@@ -324,6 +349,35 @@ def test_the_watermark_is_the_minimum_and_never_goes_back() -> None:
     assert marks.advance(0) is None
     marks.saw("a", 150)
     assert (marks.advance(0), marks.current) == (145, 145)
+
+
+def test_branches_of_one_origin_get_on_together() -> None:
+    marks = tracker("a", "b", ways={"a": "s", "b": "s"})
+    marks.saw("a", 100)
+    marks.progress("a", 1)
+    assert marks.advance(0) is None
+    marks.progress("b", 1)
+    assert marks.advance(0) == 95
+    marks.saw("a", 300)
+    marks.progress("a", 2)
+    marks.saw("b", 110)
+    assert marks.advance(0) == 105
+    marks.progress("b", 3)
+    assert marks.advance(0) == 295
+
+
+def test_a_time_too_far_ahead_of_the_clock_moves_nothing() -> None:
+    class Ahead(Observer):
+        count = 0
+
+        def ahead(self, step: str, count: int) -> None:
+            self.count += count
+
+    ahead, late = Ahead(), Late()
+    source = Chunked([[1, 2], [3_700, 3, 4, 13]])
+    result = run(source.via(tumbling(0, time=lambda x: x)).to(Collect()), observers=[ahead, late])
+    assert [w.value for w in result] == [[1, 2, 3, 4], [13], [3_700]]
+    assert (ahead.count, late.count) == (1, 0)
 
 
 def test_a_restored_tracker_goes_on() -> None:
