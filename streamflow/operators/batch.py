@@ -22,9 +22,9 @@ class Batch(Flow[T, list[T]]):
 
     ::
 
-        ──1──2──3────────4─────────▶
-           Batch(2, within=1 s)
-        ─────[1, 2]──────[3]──[4]──▶
+        ──1──2──3──────────4───────────▶
+            Batch(2, within=1 s)
+        ─────[1, 2]───[3]────────[4]───▶
 
     ``within`` counts on the pipeline's clock and starts with the first element of each batch. The elements of a batch
     stay unacknowledged until the batch is delivered. Inside `Keyed` each key has a batch of its own.

@@ -25,7 +25,7 @@ class Keyed(Flow[T, KeyedValue[K, U]]):
 
     ::
 
-        ──a1──b5──a2──▶
+        ──a1─────b5─────a2─────▶
          Keyed(letter, Fold(0, add number))
         ──(a,1)──(b,5)──(a,3)──▶
 

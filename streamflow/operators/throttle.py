@@ -25,9 +25,9 @@ class Throttle(Flow[T, T]):
 
     ::
 
-        ──1234──────────▶
+        ──1─2─3─4──────────▶
          Throttle(1, per=1 s)
-        ──1───2───3───4─▶
+        ──1───2───3───4────▶
 
     Elements pass at once while fewer than ``elements`` have passed in the last ``per`` (a sliding log, so the bound
     holds for every interval, not only for aligned ones). After that, ``mode="backpressure"`` (the default) holds what
