@@ -45,7 +45,7 @@ _MONO = 8.0  # of the operator
 class _Canvas:
     """What the rows of a picture share."""
 
-    left: int  # the first column
+    left: float  # the column at the left end
     edge: float  # the right end of the box and of timelines that go on
     colours: dict[str, tuple[str, str]]
 
@@ -56,7 +56,9 @@ class _Canvas:
 def to_svg(diagram: Diagram) -> str:
     """The diagram as an SVG document."""
     timelines = (*diagram.inputs, *diagram.outputs)
-    left = min(0 if line.name else line.start for line in timelines)
+    left = min(
+        line.start - (_caption_width(line.name) + _GAP) / _COLUMN * bool(line.name) for line in timelines
+    )
     label = max(len(diagram.operator) * _MONO, len(diagram.note) * _SANS) + 24
     edge = max(_MARGIN + label, *(_end(line, left) for line in timelines))
     canvas = _Canvas(left, edge, _colours(timelines))
@@ -95,7 +97,7 @@ def _words(timelines: Iterable[Timeline]) -> str:
 # Layout
 
 
-def _x(column: int) -> float:
+def _x(column: float) -> float:
     return _MARGIN + _RADIUS + column * _COLUMN
 
 
@@ -103,7 +105,7 @@ def _width(label: str) -> float:
     return max(2 * _RADIUS, len(label) * _SANS + 10)
 
 
-def _end(line: Timeline, left: int) -> float:
+def _end(line: Timeline, left: float) -> float:
     last = max((_x(m.column - left) - _RADIUS + _width(m.label) for m in line.marbles), default=0.0)
     return max(_x(line.end - left), last + _END_GAP)
 
@@ -137,7 +139,7 @@ def _draw(line: Timeline, canvas: _Canvas, y: float) -> Iterator[str]:
     start = canvas.x(line.start) - _RADIUS
     end = canvas.edge if line.ending == "goes on" else _end(line, canvas.left)
     if line.name:
-        yield from _caption(line.name, _MARGIN, y)
+        yield from _caption(line.name, start - _GAP - _caption_width(line.name), y)
     shaft = end - _HEAD if line.ending == "goes on" else end
     yield f'<path d="M{start:g} {y:g}H{shaft:g}" stroke="{LINES}" stroke-width="2"/>'
     for column in line.boundaries:
