@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 
 from streamflow.engine.transform import Fragment, KeyedRun, Logic, Transform
 from streamflow.errors import ConfigurationError
-from streamflow.graph import Flow, parts
+from streamflow.graph import Flow, Sink, inner_names, parts
 from streamflow.message import KeyedValue
 from streamflow.operators import _check
 from streamflow.policies import ErrorPolicy
@@ -62,6 +62,10 @@ class Keyed(Flow[T, KeyedValue[K, U]]):
                     f"{type(part).__name__} cannot run inside Keyed: only synchronous steps can. "
                     "Put it before or after"
                 )
+
+    def sides(self) -> Mapping[str, Sink[Any, Any]]:
+        inner = inner_names(parts(self.flow)).items()
+        return {f"{name}/{side}": sink for name, flow in inner for side, sink in flow.sides().items()}
 
     def transform(self) -> Transform:
         return KeyedRun(self.key, parts(self.flow))
