@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import given
@@ -25,8 +26,8 @@ def late(values: list[int]) -> list[int]:
     return found
 
 
-def windows(sink: Any, time: Any = lambda x: x) -> TumblingWindow[Any, int]:
-    return TumblingWindow(10, time=EventTime(time), into=Count(), late=sink)  # type: ignore[arg-type]
+def windows(sink: Any, time: Any = lambda x: x) -> Any:
+    return TumblingWindow(timedelta(seconds=10), time=EventTime(time), into=Count(), late=sink)
 
 
 @given(events, sizes, st.booleans())
