@@ -43,6 +43,16 @@ class CodecError(StreamflowError):
     """A payload that does not decode, or a value that does not encode."""
 
 
+class MissingKeyError(StreamflowError, KeyError):
+    """A table has no entry for the key of an element, and there is no default."""
+
+    def __init__(self, key: object) -> None:
+        self.key = key
+        super().__init__(f"the table has no entry for {shorten(key)}")
+
+    __str__ = Exception.__str__  # KeyError's shows the repr of its argument
+
+
 class StateError(StreamflowError):
     """Saved state that cannot be read, written, or matched with the pipeline that asks for it."""
 

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+from attrs import evolve
+
 from streamflow.engine.buffered import Buffered
 from streamflow.engine.channel import Channel
 from streamflow.engine.checkpoint import Coordinator, Snapshot
@@ -41,6 +43,7 @@ from streamflow.engine.stage import SinkOutput, Stage
 from streamflow.engine.stateful import StatefulStep
 from streamflow.engine.step import SyncStep
 from streamflow.engine.table import StateTable
+from streamflow.engine.transform import Fragment
 from streamflow.errors import StateError
 from streamflow.graph import Step
 from streamflow.policies import ErrorPolicy
@@ -130,11 +133,14 @@ class _Assembler:
         self.stack = stack
         self.assembly = Assembly(context.pipeline, coordinator)
         self.stages: dict[int, Stage] = {}
+        self.opened: dict[int, Fragment] = {}
         self.channels = {id(stage): self._channel(stage) for stage in plan.stages}
 
     async def build(self) -> Assembly:
         writers = {id(sink): await self._open_sink(sink) for sink in self.plan.sinks}
         self.assembly.writers = [(sink, writers[id(sink)]) for sink in self.plan.sinks]
+        for stage in self.plan.stages:
+            await self._open_fragments(stage)
         for stage in self.plan.stages:
             self._build_stage(stage, writers)
         for stage in self.plan.stages:
@@ -168,6 +174,20 @@ class _Assembler:
             reraise(error, self.context.pipeline, plan.name)
         self.stack.push_async_callback(self._close, writer, plan.name)
         return writer
+
+    async def _open_fragments(self, stage: StagePlan) -> None:
+        """Open what the functions of fused steps need, such as tables."""
+        for step in stage.steps:
+            if isinstance(step, FusedPlan):
+                for name, fragment in zip(step.names, step.fragments, strict=True):
+                    if fragment.open is None:
+                        continue
+                    context = WorkContext(self.context, name, self._guard(step.policy))
+                    try:
+                        function = await fragment.open(context)
+                    except BaseException as error:
+                        reraise(error, self.context.pipeline, name)
+                    self.opened[id(fragment)] = evolve(fragment, function=function)
 
     async def _open_source(self, plan: SourcePlan, channel: Channel) -> None:
         output = ToChannel((channel, 0))
@@ -258,7 +278,8 @@ class _Assembler:
     def _step(self, plan: StepPlan) -> SyncStep:
         match plan:
             case FusedPlan():
-                return FusedStep(plan.name, plan.names, plan.fragments, self._guard(plan.policy))
+                fragments = [self.opened.get(id(fragment), fragment) for fragment in plan.fragments]
+                return FusedStep(plan.name, plan.names, fragments, self._guard(plan.policy))
             case KeyPlan():
                 return KeyStep(plan.name, plan.run.key, self._guard(plan.policy))
             case LogicPlan():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
@@ -19,6 +19,8 @@ from streamflow.engine.observer import Observer
 from streamflow.policies import Delivery
 
 C = TypeVar("C")
+K_contra = TypeVar("K_contra", contravariant=True)
+V_co = TypeVar("V_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -143,8 +145,25 @@ class SinkContext:
 
 @define
 class WorkContext:
-    """What `Work.open` is given."""
+    """What `Work.open`, `Fragment.open` and `Table.open` are given."""
 
     run: RunContext
     step: str
     guard: Guard
+
+
+class SupportsGetItem(Protocol[K_contra, V_co]):
+    """Anything that is asked by key, such as a dict."""
+
+    def __getitem__(self, key: K_contra, /) -> V_co: ...
+
+
+class Table(ABC, Generic[K_contra, V_co]):
+    """A table that lives for a run: opened with the run's connectors, asked for each element, closed at the end."""
+
+    @abstractmethod
+    async def open(self, context: WorkContext) -> SupportsGetItem[K_contra, V_co]:
+        """What is asked during this run; a key that is not there is a KeyError.
+
+        What must be closed goes through ``context.run.resources``: the uses of one table in a run can share it.
+        """

@@ -102,14 +102,14 @@ def reachable(plan: Plan, source: SourcePlan) -> Iterator[tuple[StagePlan, int]]
 
 
 def _is_stable(sink: Step, transforms: dict[Step, Transform]) -> bool:
-    """Whether each output can be named by (source position, ordinal): one path of stateless steps from one source."""
+    """Whether each output can be named by (source position, ordinal): one path of steps that do the same again."""
     step = sink
     while step.inputs:
         (step, _), *others = step.inputs
         if others:
             return False
         transform = transforms.get(step)
-        if transform is not None and not isinstance(transform, Fragment):
+        if transform is not None and not (isinstance(transform, Fragment) and transform.deterministic):
             return False
     # A side output begins in the middle, with whatever was late.
     return isinstance(step.element, Source) and step.element.acknowledges

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from attrs import define, frozen
@@ -41,6 +41,11 @@ class Fragment:
 
     kind: Literal["map", "filter", "flat_map", "inspect", "pass"]
     function: Callable[[Any], Any]
+    open: Callable[[WorkContext], Awaitable[Callable[[Any], Any]]] | None = None
+    """Called when a run opens its connectors, if the function needs something of that run, such as a table: what it
+    returns takes the place of ``function``. What must be closed goes through ``context.run.resources``."""
+    deterministic: bool = True
+    """Whether an element that comes again becomes the same again, apart from what the user's functions do."""
 
 
 @define(eq=False)

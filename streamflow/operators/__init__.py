@@ -8,6 +8,7 @@ from streamflow.operators.flat_map import FlatMap, Flatten
 from streamflow.operators.fold import Fold, Reduce
 from streamflow.operators.inspect import Inspect, PassThrough
 from streamflow.operators.keyed import Keyed
+from streamflow.operators.lookup import Lookup
 from streamflow.operators.map import Map
 from streamflow.operators.map_async import MapAsync
 from streamflow.operators.sliding_window import SlidingWindow
@@ -25,6 +26,7 @@ __all__ = [
     "Fold",
     "Inspect",
     "Keyed",
+    "Lookup",
     "Map",
     "MapAsync",
     "Mean",

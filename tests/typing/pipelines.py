@@ -20,6 +20,7 @@ from streamflow.operators import (
     Fold,
     Inspect,
     Keyed,
+    Lookup,
     Map,
     MapAsync,
     Mean,
@@ -72,6 +73,11 @@ assert_type(big.via(PassThrough()), Stream[Order])
 assert_type(big.via(Inspect(lambda o: print(o.at))), Stream[Order])
 assert_type(big.via(Fold(0.0, lambda a, o: a + o.total)), Stream[float])
 assert_type(names.via(Reduce(lambda a, b: a + b)), Stream[str])
+ages: dict[str, int] = {}
+assert_type(big.via(Lookup(ages, lambda o: o.customer)), Stream[tuple[Order, int]])
+assert_type(big.via(Lookup(ages, lambda o: o.customer, default=None)), Stream[tuple[Order, int | None]])
+aged = big.via(Keyed(lambda o: o.customer, Lookup(ages, lambda o: o.customer, "?")))
+assert_type(aged, Stream[KeyedValue[str, tuple[Order, int | str]]])
 
 
 async def f(o: Order) -> bytes:
