@@ -1,8 +1,9 @@
-"""JetStream as source and sink."""
+"""JetStream as source, sink and table."""
 
 from streamflow.connectors.jetstream.publish import PublishError
 from streamflow.connectors.jetstream.settings import StreamSettings
 from streamflow.connectors.jetstream.sink import JetStreamSink
 from streamflow.connectors.jetstream.source import JetStreamSource
+from streamflow.connectors.jetstream.table import KeyValueTable
 
-__all__ = ["JetStreamSink", "JetStreamSource", "PublishError", "StreamSettings"]
+__all__ = ["JetStreamSink", "JetStreamSource", "KeyValueTable", "PublishError", "StreamSettings"]

@@ -98,7 +98,9 @@ class ConsumerSettings:
     name: str
     subjects: tuple[str, ...] = field(default=(), converter=_texts)
     durable: bool = field(default=True, kw_only=True)
-    deliver: Literal["all", "new", "last", "sequence"] = field(default="all", kw_only=True)
+    deliver: Literal["all", "new", "last", "last_per_subject", "sequence"] = field(
+        default="all", kw_only=True
+    )
     start_sequence: int | None = field(default=None, kw_only=True)
     ack: Literal["explicit", "all", "none"] = field(default="explicit", kw_only=True)
     ack_wait: timedelta = field(default=timedelta(seconds=30), kw_only=True)
@@ -107,7 +109,7 @@ class ConsumerSettings:
     inactive: timedelta = field(default=timedelta(minutes=5), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        _one_of(self.deliver, "deliver", "all", "new", "last", "sequence")
+        _one_of(self.deliver, "deliver", "all", "new", "last", "last_per_subject", "sequence")
         _one_of(self.ack, "ack", "explicit", "all", "none")
         positive(self.max_ack_pending, "max_ack_pending")
         _duration(self.ack_wait, "ack_wait")
