@@ -337,12 +337,12 @@ async def test_a_consumer_that_somebody_deletes_is_made_again(server: NatsServer
         assert await consumers(client) == 0
 
 
-@pytest.mark.parametrize("keys", [["a"], ["a", "b"]], ids=["the last one", "others come"])
+@pytest.mark.parametrize("others", [False, True])
 @bounded
 async def test_a_lost_message_is_noticed(
-    server: NatsServer, keys: list[str], monkeypatch: pytest.MonkeyPatch
+    server: NatsServer, others: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if len(keys) == 1:  # nothing comes that would show the gap
+    if not others:  # nothing comes that would show the gap
         monkeypatch.setattr(bucket_module, "_LOOK_SECONDS", 0.3)
     async with connected(server.url) as client:
         kv = await bucket(client)
@@ -354,11 +354,11 @@ async def test_a_lost_message_is_noticed(
             theft = b'{"batch": 1, "expires": 25000000000}'
             await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.KV_B.{name}", theft, reply=inbox)
             for time in range(3):
-                for key in keys:
-                    await kv.put(key, b"%d" % time)
-                await until(
-                    partial(asked.get, *keys), [b"%d" % time] * len(keys) if keys[1:] else b"%d" % time
-                )
+                await kv.put("a", b"%d" % time)
+                while await asked.get("a") != b"%d" % time:
+                    if others:
+                        await kv.put("b", b"%d" % time)
+                    await asyncio.sleep(0.01)
             assert await asked.count("table is out of date") == 1
 
 
