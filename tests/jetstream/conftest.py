@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from nats.aio.client import Client
 
-from streamflow.connectors.jetstream.wire import HookedWire, PublicWire, Wire
+from streamflow._jetstream.wire import HookedWire, PublicWire, Wire
 from streamflow.testing.server import NatsServer
 
 

@@ -19,9 +19,9 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from streamflow import Message, Pipeline, Sink, StreamflowError
+from streamflow._jetstream.admin import ensure_stream, request
 from streamflow.connectors import Collect
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, StreamSettings
-from streamflow.connectors.jetstream.admin import ensure_stream, request
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.operators import Map

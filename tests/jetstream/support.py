@@ -14,11 +14,11 @@ from typing import Any, ParamSpec
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from streamflow.connectors.jetstream.admin import ensure_consumer, ensure_stream, request
-from streamflow.connectors.jetstream.connection import close, connect
-from streamflow.connectors.jetstream.protocol import Incoming
-from streamflow.connectors.jetstream.pull import PullSubscription
-from streamflow.connectors.jetstream.settings import ConsumerSettings, StreamSettings
+from streamflow._jetstream.admin import ensure_consumer, ensure_stream, request
+from streamflow._jetstream.connection import close, connect
+from streamflow._jetstream.protocol import Incoming
+from streamflow._jetstream.pull import PullSubscription
+from streamflow._jetstream.settings import ConsumerSettings, StreamSettings
 from streamflow.testing.server import NatsServer
 
 P = ParamSpec("P")

@@ -10,10 +10,10 @@ import pytest
 from nats.aio.client import Client
 
 from streamflow import Message, Observer, Pipeline, Sink, Skip, StreamflowError
+from streamflow._jetstream.admin import request
 from streamflow.codecs import Text
 from streamflow.connectors import Collect, Discard
 from streamflow.connectors.jetstream import JetStreamSink, reader
-from streamflow.connectors.jetstream.admin import request
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.operators import Batch, Filter, FlatMap, Keyed, Map, MapAsync, Take, split

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streamflow.connectors.jetstream.admin import (
+from streamflow._jetstream.admin import (
     JetStreamError,
     consumer_info,
     covers,
@@ -17,7 +17,7 @@ from streamflow.connectors.jetstream.admin import (
     request,
     stream_info,
 )
-from streamflow.connectors.jetstream.settings import ConsumerSettings, StreamSettings
+from streamflow._jetstream.settings import ConsumerSettings, StreamSettings
 from streamflow.errors import ConfigurationError, ConnectorError
 from streamflow.testing.server import NatsServer
 from tests.jetstream.support import add, bounded, connected, filled, numbers

@@ -12,10 +12,10 @@ import pytest
 from attrs import frozen
 
 from streamflow import ErrorPolicy, Fail, Pipeline, Skip, Source, StepError, StreamflowError
+from streamflow._jetstream.admin import request
 from streamflow.codecs import Json, Text
 from streamflow.connectors import Collect, Discard
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, StreamSettings
-from streamflow.connectors.jetstream.admin import request
 from streamflow.operators import Map
 from streamflow.testing.server import NatsServer
 from tests.jetstream import pipelines

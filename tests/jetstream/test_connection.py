@@ -6,7 +6,7 @@ import socket
 import nats
 import pytest
 
-from streamflow.connectors.jetstream.connection import ConnectionEvent, close, connect, watch
+from streamflow._jetstream.connection import ConnectionEvent, close, connect, watch
 from streamflow.errors import ConnectorError
 from streamflow.testing.server import NatsServer
 from tests.jetstream.support import bounded, connected

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow.connectors.jetstream.credit import Ask, Credit
+from streamflow._jetstream.credit import Ask, Credit
 
 
 def ask(credit: Credit, taking: int = 0) -> Ask | None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow.connectors.jetstream.protocol import (
+from streamflow._jetstream.protocol import (
     Delivery,
     Status,
     decode_headers,

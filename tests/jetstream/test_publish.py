@@ -9,11 +9,11 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from streamflow.connectors.jetstream.admin import ensure_stream, request
-from streamflow.connectors.jetstream.connection import close
-from streamflow.connectors.jetstream.publish import Item, Publisher, PublishError
-from streamflow.connectors.jetstream.settings import StreamSettings
-from streamflow.connectors.jetstream.wire import Wire
+from streamflow._jetstream.admin import ensure_stream, request
+from streamflow._jetstream.connection import close
+from streamflow._jetstream.publish import Item, Publisher, PublishError
+from streamflow._jetstream.settings import StreamSettings
+from streamflow._jetstream.wire import Wire
 from streamflow.errors import ConnectorError
 from streamflow.testing.server import NatsServer
 from tests.jetstream.support import bounded, connected, contents, frozen, numbers, stored, until

@@ -10,12 +10,12 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from streamflow.connectors.jetstream.admin import ensure_consumer, request
-from streamflow.connectors.jetstream.connection import close
-from streamflow.connectors.jetstream.protocol import Incoming, decode_headers, parse_reply
-from streamflow.connectors.jetstream.pull import ConsumerGoneError, PullSubscription
-from streamflow.connectors.jetstream.settings import ConsumerSettings
-from streamflow.connectors.jetstream.wire import Wire
+from streamflow._jetstream.admin import ensure_consumer, request
+from streamflow._jetstream.connection import close
+from streamflow._jetstream.protocol import Incoming, decode_headers, parse_reply
+from streamflow._jetstream.pull import ConsumerGoneError, PullSubscription
+from streamflow._jetstream.settings import ConsumerSettings
+from streamflow._jetstream.wire import Wire
 from streamflow.errors import ConfigurationError, ConnectorError
 from streamflow.testing.server import NatsServer
 from tests.jetstream.support import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streamflow.connectors.jetstream.admin import request
+from streamflow._jetstream.admin import request
 from streamflow.errors import ConfigurationError, ConnectorError, StreamflowError
 from streamflow.testing.server import NatsServer
 from tests.jetstream.support import add, bounded, connected, contents, filled

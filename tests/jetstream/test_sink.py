@@ -10,10 +10,10 @@ from attrs import frozen
 from nats.aio.client import Client
 
 from streamflow import ConfigurationError, Pipeline, Skip, Source, StreamflowError
+from streamflow._jetstream.admin import request
 from streamflow.codecs import Json, Text
 from streamflow.connectors import Collect
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, StreamSettings
-from streamflow.connectors.jetstream.admin import request
 from streamflow.operators import Batch, Filter, FlatMap, Map, MapAsync
 from streamflow.testing.server import NatsServer
 from tests.jetstream import pipelines

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from streamflow import ConfigurationError, Message, Source
+from streamflow._jetstream.admin import request
 from streamflow.codecs import Json, Text
 from streamflow.connectors import Collect, Discard
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, StreamSettings
-from streamflow.connectors.jetstream.admin import request
 from streamflow.operators import Filter, Map, MapAsync, Take, merge
 from streamflow.testing.server import NatsServer
 from tests.jetstream import pipelines

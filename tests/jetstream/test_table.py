@@ -15,11 +15,11 @@ from nats.aio.client import Client
 from nats.js.kv import KeyValue
 
 from streamflow import ConfigurationError, ConnectorError, Observer, Skip, Source, StepError
+from streamflow._jetstream.admin import request
 from streamflow.codecs import Json, Text
 from streamflow.connectors import Collect
 from streamflow.connectors.jetstream import KeyValueTable
 from streamflow.connectors.jetstream import bucket as bucket_module
-from streamflow.connectors.jetstream.admin import request
 from streamflow.operators import Keyed, Lookup
 from streamflow.testing.server import NatsServer
 from tests.jetstream.pipelines import eventually

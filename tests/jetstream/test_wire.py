@@ -14,9 +14,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol import parser as nats_parser
 
-from streamflow.connectors.jetstream.connection import close
-from streamflow.connectors.jetstream.protocol import Incoming, Outgoing, encode_headers
-from streamflow.connectors.jetstream.wire import (
+from streamflow._jetstream.connection import close
+from streamflow._jetstream.protocol import Incoming, Outgoing, encode_headers
+from streamflow._jetstream.wire import (
     HookedWire,
     Inbox,
     PublicWire,

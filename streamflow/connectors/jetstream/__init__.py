@@ -1,7 +1,7 @@
 """JetStream as source, sink and table."""
 
-from streamflow.connectors.jetstream.publish import PublishError
-from streamflow.connectors.jetstream.settings import StreamSettings
+from streamflow._jetstream.publish import PublishError
+from streamflow._jetstream.settings import StreamSettings
 from streamflow.connectors.jetstream.sink import JetStreamSink
 from streamflow.connectors.jetstream.source import JetStreamSource
 from streamflow.connectors.jetstream.table import KeyValueTable

@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.api import ConsumerInfo, StreamConfig
 
-from streamflow.connectors.jetstream.admin import (
+from streamflow._jetstream.admin import (
     JetStreamError,
     consumer_info,
     ensure_consumer,
@@ -25,11 +25,11 @@ from streamflow.connectors.jetstream.admin import (
     request,
     stream_info,
 )
-from streamflow.connectors.jetstream.connection import ConnectionEvent, watch
-from streamflow.connectors.jetstream.protocol import Incoming, parse_reply, stream_sequence
-from streamflow.connectors.jetstream.pull import ConsumerGoneError, PullSubscription
+from streamflow._jetstream.connection import ConnectionEvent, watch
+from streamflow._jetstream.protocol import Incoming, parse_reply, stream_sequence
+from streamflow._jetstream.pull import ConsumerGoneError, PullSubscription
+from streamflow._jetstream.settings import ConsumerSettings
 from streamflow.connectors.jetstream.session import client_for
-from streamflow.connectors.jetstream.settings import ConsumerSettings
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Outcome, Receipt
 from streamflow.engine.connector import Reader, SourceContext

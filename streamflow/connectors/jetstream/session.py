@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from nats.aio.client import Client
 
-from streamflow.connectors.jetstream.connection import ConnectionEvent, close, connect
+from streamflow._jetstream.connection import ConnectionEvent, check_client, close, connect, server_urls
 from streamflow.engine.connector import RunContext
-from streamflow.errors import ConfigurationError
-
-DEFAULT_URL = "nats://127.0.0.1:4222"
 
 
 async def client_for(
@@ -23,14 +19,8 @@ async def client_for(
     Without either, the settings of the run count, then the environment's ``NATS_URL``, then the local server.
     """
     if connection is not None:
-        if not isinstance(connection, Client):
-            raise ConfigurationError(
-                f"connection= takes an open nats-py client, not {connection!r}; servers= takes URLs"
-            )
-        return connection
-    urls = _urls(
-        servers or getattr(context.settings, "servers", None) or os.environ.get("NATS_URL") or DEFAULT_URL
-    )
+        return check_client(connection)
+    urls = server_urls(servers or getattr(context.settings, "servers", None))
 
     ending = False
 
@@ -51,9 +41,3 @@ async def client_for(
 
     client: Client = await context.resources.get(("nats", urls), open, end)
     return client
-
-
-def _urls(servers: str | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(servers, str):
-        return tuple(url.strip() for url in servers.split(",") if url.strip())
-    return tuple(servers)

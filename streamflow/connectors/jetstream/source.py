@@ -8,9 +8,9 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from nats.aio.client import Client
 
+from streamflow._jetstream.protocol import Incoming, decode_headers, parse_reply
+from streamflow._jetstream.settings import StreamSettings
 from streamflow.codecs import Bytes, Codec, check_codec
-from streamflow.connectors.jetstream.protocol import Incoming, decode_headers, parse_reply
-from streamflow.connectors.jetstream.settings import StreamSettings
 from streamflow.engine.connector import Reader, SourceContext
 from streamflow.errors import ConfigurationError
 from streamflow.graph import Flow, Source

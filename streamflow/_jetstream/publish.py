@@ -16,10 +16,10 @@ from typing import Any, Self
 
 from nats.aio.client import Client
 
-from streamflow.connectors.jetstream.admin import forbids
-from streamflow.connectors.jetstream.connection import ConnectionEvent, watch
-from streamflow.connectors.jetstream.protocol import Outgoing, encode_headers, encode_subject
-from streamflow.connectors.jetstream.wire import Inbox, Wire, open_wire
+from streamflow._jetstream.admin import forbids
+from streamflow._jetstream.connection import ConnectionEvent, watch
+from streamflow._jetstream.protocol import Outgoing, encode_headers, encode_subject
+from streamflow._jetstream.wire import Inbox, Wire, open_wire
 from streamflow.errors import ConnectorError, shorten
 from streamflow.policies import positive, seconds
 

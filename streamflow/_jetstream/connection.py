@@ -7,6 +7,7 @@ several listeners what happens to a client, also to one that the user opened wit
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,14 +17,16 @@ import nats.errors
 from attrs import frozen
 from nats.aio.client import Client, Server
 
-from streamflow.connectors.jetstream.wire import chain_callbacks, clean_up
-from streamflow.errors import ConnectorError
+from streamflow._jetstream.wire import chain_callbacks, clean_up
+from streamflow.errors import ConfigurationError, ConnectorError
 
 _CONNECT_SECONDS = 2.0
 _PING_SECONDS = 20.0
 _CLOSE_SECONDS = 5.0
 _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 1.0
+
+DEFAULT_URL = "nats://127.0.0.1:4222"
 
 Happening = Literal["disconnected", "reconnected", "closed", "error"]
 
@@ -38,6 +41,26 @@ class ConnectionEvent:
 
 Listener = Callable[[ConnectionEvent], None]
 """Called on the event loop; it must neither block nor raise."""
+
+
+def server_urls(servers: str | Sequence[str] | None) -> tuple[str, ...]:
+    """``servers`` as URLs: one, several separated by commas, or a list.
+
+    Without any, the environment's ``NATS_URL``, then the local server.
+    """
+    servers = servers or os.environ.get("NATS_URL") or DEFAULT_URL
+    if isinstance(servers, str):
+        return tuple(url.strip() for url in servers.split(",") if url.strip())
+    return tuple(servers)
+
+
+def check_client(connection: object) -> Client:
+    """Refuse a ``connection=`` that is no client."""
+    if not isinstance(connection, Client):
+        raise ConfigurationError(
+            f"connection= takes an open nats-py client, not {connection!r}; servers= takes URLs"
+        )
+    return connection
 
 
 async def connect(

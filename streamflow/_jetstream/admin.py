@@ -16,8 +16,8 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.api import ConsumerInfo, StreamInfo
 
-from streamflow.connectors.jetstream.connection import ConnectionEvent, watch
-from streamflow.connectors.jetstream.settings import ConsumerSettings, StreamSettings
+from streamflow._jetstream.connection import ConnectionEvent, watch
+from streamflow._jetstream.settings import ConsumerSettings, StreamSettings
 from streamflow.errors import ConfigurationError, ConnectorError
 
 REQUEST_SECONDS = 5.0

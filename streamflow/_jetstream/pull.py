@@ -16,11 +16,11 @@ from typing import Self
 
 from nats.aio.client import Client
 
-from streamflow.connectors.jetstream.admin import consumer_info, forbids, stream_info
-from streamflow.connectors.jetstream.connection import ConnectionEvent, watch
-from streamflow.connectors.jetstream.credit import Credit
-from streamflow.connectors.jetstream.protocol import Incoming, Outgoing, Status, parse_reply
-from streamflow.connectors.jetstream.wire import Inbox, Wire, open_wire
+from streamflow._jetstream.admin import consumer_info, forbids, stream_info
+from streamflow._jetstream.connection import ConnectionEvent, watch
+from streamflow._jetstream.credit import Credit
+from streamflow._jetstream.protocol import Incoming, Outgoing, Status, parse_reply
+from streamflow._jetstream.wire import Inbox, Wire, open_wire
 from streamflow.errors import ConfigurationError, ConnectorError
 from streamflow.policies import positive, seconds
 

@@ -25,7 +25,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol import parser as nats_parser
 
-from streamflow.connectors.jetstream.protocol import (
+from streamflow._jetstream.protocol import (
     Incoming,
     Outgoing,
     Status,
