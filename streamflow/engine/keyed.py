@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from itertools import islice
 from operator import length_hint
 from typing import Any
@@ -68,6 +69,10 @@ def _keys(key: Callable[[Any], Hashable], values: Iterator[Any]) -> Iterator[Has
         yield key(value)
 
 
+_keyed_value = partial(tuple.__new__, KeyedValue)
+"""`KeyedValue._make` without a call into Python for each element."""
+
+
 class UnkeyStep(SyncStep):
     """Joins keys and values into `KeyedValue`s."""
 
@@ -78,5 +83,5 @@ class UnkeyStep(SyncStep):
     def process(self, chunk: Chunk) -> Iterator[Chunk | None]:
         assert chunk.keys is not None, "between the two ends of a keyed run every chunk has keys"
         pairs = zip(chunk.keys, chunk.values, strict=True)
-        values: list[Any] = list(map(KeyedValue._make, pairs))
+        values: list[Any] = list(map(_keyed_value, pairs))
         yield Chunk(values, chunk.origin, receipt=chunk.receipt, lineage=chunk.lineage)
