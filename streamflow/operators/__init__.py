@@ -3,6 +3,8 @@
 from streamflow.operators.aggregators import Aggregator, Count, Mean, Sum, ToList
 from streamflow.operators.batch import Batch
 from streamflow.operators.branch import fan_out, merge, split
+from streamflow.operators.combine import Aggregate, Combine
+from streamflow.operators.extremes import Max, Min, TopK
 from streamflow.operators.filter import Filter
 from streamflow.operators.flat_map import FlatMap, Flatten
 from streamflow.operators.fold import Fold, Reduce
@@ -17,8 +19,10 @@ from streamflow.operators.throttle import Throttle
 from streamflow.operators.tumbling_window import TumblingWindow
 
 __all__ = [
+    "Aggregate",
     "Aggregator",
     "Batch",
+    "Combine",
     "Count",
     "Filter",
     "FlatMap",
@@ -29,7 +33,9 @@ __all__ = [
     "Lookup",
     "Map",
     "MapAsync",
+    "Max",
     "Mean",
+    "Min",
     "PassThrough",
     "Reduce",
     "Skip",
@@ -38,6 +44,7 @@ __all__ = [
     "Take",
     "Throttle",
     "ToList",
+    "TopK",
     "TumblingWindow",
     "fan_out",
     "merge",

@@ -21,14 +21,23 @@ R_co = TypeVar("R_co", covariant=True)
 class Aggregator(Generic[T_contra, R_co]):
     """Folds elements into an accumulator and finally into a result.
 
-    Derive from it to write your own: `initial`, `add`, `merge` and `result`. An accumulator is private to the
-    aggregator; ``state`` is its type, for checkpoints.
+    Derive from it to write your own: `initial`, `add`, `merge` and `result`; or see `Aggregate`. An accumulator is
+    private to the aggregator; ``state`` is its type, for checkpoints: what was encoded as MessagePack and decoded into
+    that type must be equal to what it was.
+
+    `add` may change the accumulator that it is given. `merge` must leave both of its arguments as they are: they may
+    be merged again, with others. However elements are cut into parts, adding each part and merging gives the same
+    result as adding all.
     """
 
     state: Any = Any
 
     calls_back: bool = True
-    """Whether adding runs code of the user's, so that it must not be tried twice on an element."""
+    """Whether adding runs code of the user's, so that it must not be tried twice on an element. If it does not, an
+    `add_all` that fails must leave the accumulator as it was."""
+
+    never_fails: bool = False
+    """Whether there is no element that `add` could raise for."""
 
     def initial(self) -> Any:
         """A fresh accumulator."""
@@ -46,7 +55,7 @@ class Aggregator(Generic[T_contra, R_co]):
         return acc
 
     def merge(self, left: Any, right: Any) -> Any:
-        """One accumulator for two, the elements of ``left`` before those of ``right``."""
+        """One accumulator for two, the elements of ``left`` before those of ``right``. Changes neither."""
         raise NotImplementedError
 
     def result(self, acc: Any) -> R_co:
@@ -62,6 +71,7 @@ class ToList(Aggregator[T, list[T]]):
     """
 
     calls_back = False
+    never_fails = True
 
     def __init__(self, *, state: Any = Any) -> None:
         self.state = list[state]
@@ -93,6 +103,7 @@ class Count(Aggregator[Any, int]):
 
     state = int
     calls_back = False
+    never_fails = True
 
     def initial(self) -> int:
         return 0
@@ -136,16 +147,9 @@ class Sum(Aggregator[T, N]):
     def add_all(self, acc: Any, values: Iterable[T]) -> Any:
         by = self.by
         if by is None:
-            numbers: Any = values
-            total = sum(numbers, acc)
-            if type(total) is int:
-                return total
-            # From Python 3.12 on sum() compensates floats within one call: the cut into chunks would show.
-            for value in numbers:
-                acc = acc + value
-            return acc
+            return _added(acc, values if isinstance(values, list) else list(values))
         for value in values:
-            acc += by(value)
+            acc = acc + by(value)
         return acc
 
     def merge(self, left: Any, right: Any) -> Any:
@@ -173,12 +177,21 @@ class Mean(Aggregator[T, float]):
         if by is not None:
             _check.function(by, "Mean")
         self.by = by
+        self.calls_back = by is not None
 
     def initial(self) -> tuple[int, Any]:
         return 0, 0
 
     def add(self, acc: tuple[int, Any], value: T) -> tuple[int, Any]:
         return acc[0] + 1, acc[1] + (value if self.by is None else self.by(value))
+
+    def add_all(self, acc: tuple[int, Any], values: Iterable[T]) -> tuple[int, Any]:
+        if self.by is not None:
+            for value in values:
+                acc = self.add(acc, value)
+            return acc
+        numbers: list[Any] = values if isinstance(values, list) else list(values)
+        return acc[0] + len(numbers), _added(acc[1], numbers)
 
     def merge(self, left: tuple[int, Any], right: tuple[int, Any]) -> tuple[int, Any]:
         return left[0] + right[0], left[1] + right[1]
@@ -187,6 +200,17 @@ class Mean(Aggregator[T, float]):
         count, total = acc
         mean: float = total / count if count else math.nan
         return mean
+
+
+def _added(total: Any, numbers: list[Any]) -> Any:
+    """The total with numbers added from left to right."""
+    added = sum(numbers, total)
+    if type(added) is int:
+        return added
+    # From Python 3.12 on sum() compensates floats within one call: the cut into chunks would show.
+    for number in numbers:
+        total = total + number
+    return total
 
 
 def check_aggregator(value: Any, what: str) -> None:

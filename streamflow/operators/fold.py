@@ -10,12 +10,11 @@ from attrs import field, frozen
 from streamflow.engine.transform import Logic, Scope, Transform
 from streamflow.graph import Flow
 from streamflow.operators import _check
+from streamflow.operators._state import type_of
 from streamflow.policies import ErrorPolicy
 
 T = TypeVar("T")
 A = TypeVar("A")
-
-_SCALARS = (int, float, str, bytes, bool, type(None), list, dict)
 
 
 @frozen
@@ -56,9 +55,8 @@ class Fold(Flow[T, A]):
 
     def transform(self) -> Transform:
         initial: Any = self.initial
-        make = initial if callable(initial) else None
-        state = self.state or _type_of(make() if make is not None else initial)
-        return _Folding(make, initial, self.f, state)
+        state = type_of(initial) if self.state is None else self.state
+        return _Folding(initial if callable(initial) else None, initial, self.f, state)
 
 
 @frozen
@@ -122,8 +120,3 @@ class _Folding(Logic[Any, Any]):
             state = value if state is _MISSING else f(state, value)
             states[key] = state
             yield key, state
-
-
-def _type_of(value: Any) -> Any:
-    """The type that an initial value suggests: that of a structure, and anything for plain data, which may widen."""
-    return Any if isinstance(value, _SCALARS) else type(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from attrs import frozen
 
@@ -12,7 +12,9 @@ from streamflow.codecs import Json
 from streamflow.connectors import Collect, Discard, ForEach, Into
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
 from streamflow.operators import (
+    Aggregate,
     Batch,
+    Combine,
     Count,
     Filter,
     FlatMap,
@@ -23,13 +25,16 @@ from streamflow.operators import (
     Lookup,
     Map,
     MapAsync,
+    Max,
     Mean,
+    Min,
     PassThrough,
     Reduce,
     Skip,
     Sum,
     Take,
     Throttle,
+    TopK,
     TumblingWindow,
     fan_out,
     merge,
@@ -92,6 +97,32 @@ assert_type(big.to(ForEach(lambda o: print(o.total))), Pipeline[int])
 assert_type(Source([1, 2]).to(Into(Sum())), Pipeline[int])
 assert_type(big.to(Into(Sum(lambda o: o.total))), Pipeline[float])
 assert_type(big.to(Into(Count())), Pipeline[int])
+
+# Aggregators
+
+assert_type(Source([1, 2]).to(Into(Min())), Pipeline[int])
+assert_type(big.to(Into(Max(lambda o: o.customer))), Pipeline[str])
+assert_type(Source(["a"]).to(Into(TopK(3))), Pipeline[list[str]])
+assert_type(big.to(Into(TopK(3, lambda o: o.total))), Pipeline[list[Order]])
+assert_type(big.to(Into(Aggregate(0.0, lambda a, o: a + o.total, lambda a, b: a + b))), Pipeline[float])
+assert_type(
+    big.to(Into(Aggregate(list[str], lambda a, o: [*a, o.customer], lambda a, b: a + b, lambda a: len(a)))),
+    Pipeline[int],
+)
+assert_type(big.to(Into(Combine(orders=Count(), mean=Mean(lambda o: o.total)))), Pipeline[dict[str, Any]])
+w5 = big.via(Keyed(lambda o: o.customer, TumblingWindow(timedelta(minutes=1), into=Max(lambda o: o.total))))
+assert_type(w5, Stream[KeyedValue[str, Window[float]]])
+w6 = big.via(TumblingWindow(timedelta(minutes=1), into=TopK(3, lambda o: o.total)))
+assert_type(w6, Stream[Window[list[Order]]])
+w7 = big.via(
+    TumblingWindow(
+        timedelta(minutes=1),
+        into=Aggregate(0.0, lambda a, o: a + o.total, lambda a, b: a + b, lambda a: str(a)),
+    )
+)
+assert_type(w7, Stream[Window[str]])
+w8 = big.via(TumblingWindow(timedelta(minutes=1), into=Combine(n=Count(), top=TopK(3, lambda o: o.total))))
+assert_type(w8, Stream[Window[dict[str, Any]]])
 a, b = split(big, lambda o: o.total > 3)
 assert_type(a, Stream[Order])
 assert_type(Pipeline(a.to(Collect()), b.to(Discard())), Pipeline[tuple[list[Order], int]])
