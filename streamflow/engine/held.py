@@ -76,10 +76,10 @@ class HeldReceipts:
             del self._held[key]
         return receipt
 
-    def settle(self) -> None:
-        """Let go of the element in hand: what it became speaks for it."""
+    def settle(self, *, unused: bool = False) -> None:
+        """Let go of the element in hand: what it became speaks for it, unless it was not used."""
         if self._current is not None:
-            self._current.pass_on()
+            self._current.give(Outcome.UNUSED) if unused else self._current.pass_on()
             self._current = None
 
     def give(self, outcome: Outcome) -> None:

@@ -116,7 +116,7 @@ class StatefulStep(SyncStep):
         except GeneratorExit:
             if not self.ended:
                 raise
-        self._receipts.settle()
+        self._receipts.settle(unused=self._scope.unused)
         self._abandon_late()
         for receipt in lineage[len(lineage) - length_hint(source) :]:
             receipt.abandon()

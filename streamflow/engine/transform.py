@@ -68,6 +68,8 @@ class Scope:
     tracker: WatermarkTracker | None = None
     ahead: int = 0
     """Count elements here whose time was too far in the future to be believed."""
+    unused: bool = False
+    """Set it before `Logic.is_done` becomes true to say that the element in hand is not used either."""
 
     @property
     def watermark(self) -> WatermarkTracker:

@@ -14,7 +14,9 @@ from streamflow.operators.lookup import Lookup
 from streamflow.operators.map import Map
 from streamflow.operators.map_async import MapAsync
 from streamflow.operators.sliding_window import SlidingWindow
+from streamflow.operators.stateful_map import StatefulMap
 from streamflow.operators.take import Skip, Take
+from streamflow.operators.take_while import DropWhile, TakeWhile
 from streamflow.operators.throttle import Throttle
 from streamflow.operators.tumbling_window import TumblingWindow
 
@@ -24,6 +26,7 @@ __all__ = [
     "Batch",
     "Combine",
     "Count",
+    "DropWhile",
     "Filter",
     "FlatMap",
     "Flatten",
@@ -40,8 +43,10 @@ __all__ = [
     "Reduce",
     "Skip",
     "SlidingWindow",
+    "StatefulMap",
     "Sum",
     "Take",
+    "TakeWhile",
     "Throttle",
     "ToList",
     "TopK",

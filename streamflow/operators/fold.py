@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from attrs import field, frozen
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 
-@frozen
+@frozen(init=False)
 class Fold(Flow[T, A]):
     """Combine each element with the result so far, and emit every new result.
 
@@ -46,12 +46,35 @@ class Fold(Flow[T, A]):
 
     initial: A | Callable[[], A]
     f: Callable[[A, T], A]
-    state: Any = field(default=None, kw_only=True)
-    on_error: ErrorPolicy | None = field(default=None, kw_only=True)
+    state: Any = field(kw_only=True)
+    on_error: ErrorPolicy | None = field(kw_only=True)
 
-    def __attrs_post_init__(self) -> None:
-        _check.function(self.f, "Fold")
-        _check.policy(self.on_error, "Fold")
+    # Two, since a class is a callable and a value: for one parameter of both types pyright takes it for the value.
+    @overload
+    def __init__(
+        self,
+        initial: Callable[[], A],
+        f: Callable[[A, T], A],
+        *,
+        state: Any = ...,
+        on_error: ErrorPolicy | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, initial: A, f: Callable[[A, T], A], *, state: Any = ..., on_error: ErrorPolicy | None = ...
+    ) -> None: ...
+    def __init__(
+        self,
+        initial: A | Callable[[], A],
+        f: Callable[[A, T], A],
+        *,
+        state: Any = None,
+        on_error: ErrorPolicy | None = None,
+    ) -> None:
+        _check.function(f, "Fold")
+        _check.policy(on_error, "Fold")
+        # pyright does not know attrs' own name for it.
+        self.__attrs_init__(initial, f, state=state, on_error=on_error)  # pyright: ignore[reportAttributeAccessIssue]
 
     def transform(self) -> Transform:
         initial: Any = self.initial

@@ -16,6 +16,7 @@ from streamflow.operators import (
     Batch,
     Combine,
     Count,
+    DropWhile,
     Filter,
     FlatMap,
     Flatten,
@@ -31,8 +32,10 @@ from streamflow.operators import (
     PassThrough,
     Reduce,
     Skip,
+    StatefulMap,
     Sum,
     Take,
+    TakeWhile,
     Throttle,
     TopK,
     TumblingWindow,
@@ -77,6 +80,15 @@ assert_type(big.via(Throttle(3, per=timedelta(1))), Stream[Order])
 assert_type(big.via(PassThrough()), Stream[Order])
 assert_type(big.via(Inspect(lambda o: print(o.at))), Stream[Order])
 assert_type(big.via(Fold(0.0, lambda a, o: a + o.total)), Stream[float])
+assert_type(big.via(Fold(lambda: [""], lambda a, o: [*a, o.customer])), Stream[list[str]])
+assert_type(big.via(StatefulMap(0.0, lambda last, o: (o.at, o.at - last > 1))), Stream[bool])
+assert_type(big.via(StatefulMap(list[float], lambda seen, o: ([*seen, o.at], len(seen)))), Stream[int])
+assert_type(
+    big.via(Keyed(lambda o: o.customer, StatefulMap(0, lambda n, o: (n + 1, o.total)))),
+    Stream[KeyedValue[str, float]],
+)
+assert_type(big.via(TakeWhile(lambda o: o.total > 0, inclusive=True)), Stream[Order])
+assert_type(big.via(DropWhile(lambda o: o.total > 0)), Stream[Order])
 assert_type(names.via(Reduce(lambda a, b: a + b)), Stream[str])
 ages: dict[str, int] = {}
 assert_type(big.via(Lookup(ages, lambda o: o.customer)), Stream[tuple[Order, int]])
