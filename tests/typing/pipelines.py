@@ -80,7 +80,7 @@ assert_type(big.via(Throttle(3, per=timedelta(1))), Stream[Order])
 assert_type(big.via(PassThrough()), Stream[Order])
 assert_type(big.via(Inspect(lambda o: print(o.at))), Stream[Order])
 assert_type(big.via(Fold(0.0, lambda a, o: a + o.total)), Stream[float])
-assert_type(big.via(Fold(lambda: [""], lambda a, o: [*a, o.customer])), Stream[list[str]])
+assert_type(big.via(Fold(dict[str, int], lambda a, o: {**a, o.customer: 1})), Stream[dict[str, int]])
 assert_type(big.via(StatefulMap(0.0, lambda last, o: (o.at, o.at - last > 1))), Stream[bool])
 assert_type(big.via(StatefulMap(list[float], lambda seen, o: ([*seen, o.at], len(seen)))), Stream[int])
 assert_type(
