@@ -25,9 +25,9 @@ class Aggregator(Generic[T_contra, R_co]):
     private to the aggregator; ``state`` is its type, for checkpoints: what was encoded as MessagePack and decoded into
     that type must be equal to what it was.
 
-    `add` may change the accumulator that it is given. `merge` must leave both of its arguments as they are: they may
-    be merged again, with others. However elements are cut into parts, adding each part and merging gives the same
-    result as adding all.
+    `add` may change the accumulator that it is given. `merge` must leave both of its arguments as they are, and what
+    is added to the merged one later must not change them either: they may be merged again, with others. However
+    elements are cut into parts, adding each part and merging gives the same result as adding all.
     """
 
     state: Any = Any

@@ -112,8 +112,9 @@ class Aggregate(Aggregator[T, R]):
 class Combine(Aggregator[T, dict[str, Any]]):
     """Several aggregators over the same elements; the result is a dict of theirs, by name.
 
-    An element that one of them cannot add is added to none. (An aggregator of your own that changes its accumulator in
-    place and can fail should check the element first.)
+    An element that one of them cannot add is added to none: those that cannot fail (`Aggregator.never_fails`) come
+    last. What an aggregator of your own that can fail, or an inner `Combine`, has changed in place before another one
+    fails, stays changed.
 
     >>> from streamflow.operators import Count, Max
     >>> both = Combine(count=Count(), largest=Max())
