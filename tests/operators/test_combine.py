@@ -34,12 +34,12 @@ def inverse(x: int) -> float:
 
 @given(st.lists(st.integers(0, 3), max_size=12), sizes)
 def test_an_element_that_one_cannot_add_is_added_to_none(values: list[int], sizes: list[int]) -> None:
-    both: Any = Combine(n=Count(), all=ToList(), top=TopK(2, inverse), low=Min(inverse))
+    both: Any = Combine(n=Count(), all=ToList(), first=TopK(2, lambda x: -x), low=Min(inverse))
     good = [x for x in values if x]
     assert run(Chunked(cut(values, sizes)).to(Into(both)), on_error=Skip()) == {
         "n": len(good),
         "all": good,
-        "top": sorted(good)[:2],
+        "first": sorted(good)[:2],
         "low": min(map(inverse, good), default=None),
     }
 
