@@ -17,9 +17,11 @@ from tests.benchmarks.work import (
     expect,
     expected_counts,
     expected_sum,
+    expected_visit,
     increment,
     timed,
     triple,
+    visits,
 )
 
 
@@ -36,6 +38,20 @@ def dict_loop(n: int) -> Measured:
     counts, seconds = timed(lambda: _count(data, WINDOW_SECONDS))
     expect("dict loop", counts, expected_counts(n))
     return Measured(seconds, n)
+
+
+def visits_loop(n: int, keys: int, is_shuffled: bool) -> Measured:
+    """`n` visits of live keys, a running sum for each in a dict."""
+    data = visits(n, keys, is_shuffled)
+    sums = {key: key for key in range(keys)}
+    _, seconds = timed(lambda: _add(sums, data))
+    expect("visits loop", (data[-1], sums[data[-1]]), expected_visit(n, keys, is_shuffled))
+    return Measured(seconds, n)
+
+
+def _add(sums: dict[int, int], data: Sequence[int]) -> None:
+    for key in data:
+        sums[key] = sums.get(key, 0) + key
 
 
 def _sum(n: int) -> int:

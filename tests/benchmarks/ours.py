@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import TypeVar
 
 from attrs import frozen
 
@@ -15,7 +17,8 @@ from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.graph import Sink
-from streamflow.operators import Count, Filter, Keyed, Map, Sum, TumblingWindow
+from streamflow.operators import Count, Filter, Fold, Keyed, Map, Sum, TumblingWindow
+from tests.benchmarks import work
 from tests.benchmarks.jetstream import Topic, client, expect_acknowledged, expect_stored, new_durable
 from tests.benchmarks.process import resident_memory
 from tests.benchmarks.work import (
@@ -33,6 +36,8 @@ from tests.benchmarks.work import (
     triple,
 )
 
+R = TypeVar("R")
+
 
 def numbers(n: int) -> Measured:
     pipeline = Source(range(n)).via(Map(increment)).via(Filter(even)).via(Map(triple)).to(Into(Sum()))
@@ -49,6 +54,38 @@ def windows(n: int) -> Measured:
     result, seconds = timed(lambda: asyncio.run(pipeline.run()))
     expect("counts", {(r.key, r.value.start): r.value.value for r in result}, expected_counts(n))
     return Measured(seconds, n)
+
+
+def visits(n: int, keys: int, is_shuffled: bool) -> Measured:
+    data = work.visits(n, keys, is_shuffled)
+    start = 0.0
+
+    def elements() -> Iterator[int]:
+        nonlocal start
+        yield from range(keys)
+        start = time.perf_counter()
+        yield from data
+
+    summed = Keyed[int, int, int](_itself, Fold(0, lambda total, key: total + key))
+    last = asyncio.run(Source(elements).via(summed).to(_Last()).run())
+    seconds = time.perf_counter() - start
+    expect("last visit", last, work.expected_visit(n, keys, is_shuffled))
+    return Measured(seconds, n)
+
+
+def key_memory(keys: int) -> float:
+    before = after = 0
+
+    def elements() -> Iterator[int]:
+        nonlocal before, after
+        before = resident_memory()
+        yield from range(keys)
+        after = resident_memory()
+
+    # The state is 1, which Python has once: all the memory is what a key costs beside it.
+    counted = Keyed[int, int, int](_itself, Fold(0, lambda count, key: count + 1))
+    asyncio.run(Source(elements).via(counted).to(Discard()).run())
+    return (after - before) / keys
 
 
 def source(topic: Topic, count: int) -> Measured:
@@ -104,6 +141,30 @@ def memory_growth(seconds: float) -> int:
 
 def _same(body: bytes) -> bytes:
     return body
+
+
+def _itself(key: int) -> int:
+    return key
+
+
+@frozen
+class _Last(Sink[R, R]):
+    """Keeps the last element, and nothing of those before it."""
+
+    async def open(self, context: SinkContext) -> Writer[R]:
+        return _LastWriter()
+
+
+class _LastWriter(Writer[R]):
+    def __init__(self) -> None:
+        self._last: list[R] = []
+
+    async def write(self, chunk: Chunk) -> None:
+        self._last[:] = chunk.values[-1:]
+        chunk.release()
+
+    def result(self) -> R:
+        return self._last[0]
 
 
 @frozen

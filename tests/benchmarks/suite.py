@@ -26,10 +26,11 @@ from tests.benchmarks.table import (
     megabytes,
     within,
 )
-from tests.benchmarks.work import Absent, Measured, expect
+from tests.benchmarks.work import KEYS, Absent, Measured, expect
 
 MEMORY_SECONDS = 20.0
 MEMORY_LIMIT = 30e6
+KEY_BYTES = 250
 CLOSE_ROUNDS = 7  # of rows whose bound is close to 1, where noise would decide
 NOT_IMPORTED = {"nats", "google.protobuf", "opentelemetry"}
 
@@ -43,6 +44,14 @@ class Ours(Protocol):
 
     def windows(self, n: int) -> Measured:
         """`events(n)` through a keyed event-time `TumblingWindow` into `Count()`; compare with `expected_counts`."""
+        ...
+
+    def visits(self, n: int, keys: int, is_shuffled: bool) -> Measured:
+        """`visits(…)` through a `Keyed(Fold)` that sums; `range(keys)` goes before, unmeasured: each key is live."""
+        ...
+
+    def key_memory(self, keys: int) -> float:
+        """Bytes of memory for each key of a `Keyed(Fold)` whose states cost nothing themselves."""
         ...
 
     def source(self, topic: Topic, count: int) -> Measured:
@@ -73,6 +82,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
     """Measure row by row. Slow peers run on fewer elements: what counts is the time per element."""
     yield numbers(ours, _count(1_000_000, scale))
     yield windows(ours, _count(300_000, scale))
+    yield visits(ours, _count(1_000_000, scale))
+    yield key_memory(_count(1_000_000, scale))
     with NatsServer() as server:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
@@ -116,6 +127,28 @@ def windows(ours: Ours, n: int) -> Row:
     )
 
 
+def visits(ours: Ours, n: int) -> Row:
+    """A dict that is larger than the processor's cache is slower in random order, whoever asks it: not in the bound."""
+    return compared_row(
+        f"Keyed(Fold) over {n:,} live int keys, each in turn, per element",
+        [within(2, "1,000 keys")],
+        lambda: ours.visits(n, n, False),
+        {
+            "1,000 keys": lambda: ours.visits(n, KEYS, False),
+            "in random order": lambda: ours.visits(n, n, True),
+            "1,000 keys, random order": lambda: ours.visits(n, KEYS, True),
+            "dict loop, random order": lambda: baselines.visits_loop(n, n, True),
+            "dict loop, 1,000, random order": lambda: baselines.visits_loop(n, KEYS, True),
+        },
+    )
+
+
+def key_memory(keys: int) -> Row:
+    work = f"Keyed(Fold) over {keys:,} live int keys: memory for each, key included, beside its state"
+    bound = f"≤ {KEY_BYTES:g} bytes"
+    return _fresh_memory(work, bound, KEY_BYTES, "key_memory", keys, show=_bytes)
+
+
 def source(ours: Ours, url: str, n: int) -> Row:
     with topic(url, n) as full:
         return compared_row(
@@ -157,14 +190,25 @@ def relay(ours: Ours, url: str, n: int) -> Row:
 
 def memory(seconds: float) -> Row:
     work = f"endless source into a sink of 1 chunk per 10 ms, {seconds:g} s: memory above start"
-    text = f"≤ {megabytes(MEMORY_LIMIT)}"
+    bound = f"≤ {megabytes(MEMORY_LIMIT)}"
+    return _fresh_memory(work, bound, MEMORY_LIMIT, "memory_growth", seconds, show=megabytes)
+
+
+def _fresh_memory(
+    work: str, text: str, limit: float, function: str, argument: float, *, show: Callable[[float], str]
+) -> Row:
+    """A row of what a function of ours says about the memory of a fresh process."""
     try:
         resident_memory()
     except Absent as reason:
-        bounds, absent = [Bound(text, MEMORY_LIMIT, reason.name)], {reason.name: reason.reason}
-        return Row(work, math.nan, bounds, absent=absent, show=megabytes)
-    growth = fresh_call("tests.benchmarks.ours", "memory_growth", seconds)
-    return Row(work, growth, [Bound(text, MEMORY_LIMIT)], show=megabytes)
+        bounds, absent = [Bound(text, limit, reason.name)], {reason.name: reason.reason}
+        return Row(work, math.nan, bounds, absent=absent, show=show)
+    figure = fresh_call("tests.benchmarks.ours", function, argument)
+    return Row(work, figure, [Bound(text, limit)], show=show)
+
+
+def _bytes(value: float) -> str:
+    return f"{value:.0f} B"
 
 
 def imports() -> Row:

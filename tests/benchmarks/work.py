@@ -127,3 +127,21 @@ def events(n: int) -> Sequence[Event]:
 def expected_counts(n: int) -> Counts:
     """The right answer for `events(n)`."""
     return Counter((key, at // WINDOW_SECONDS * WINDOW_SECONDS) for key, at in events(n))
+
+
+# --- visits: a running sum per key, over many keys ---------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def visits(n: int, keys: int, is_shuffled: bool) -> Sequence[int]:
+    """`n` int keys below `keys`: each in turn, or in random order, the same each time."""
+    if is_shuffled:
+        random = Random(n)
+        return [random.randrange(keys) for _ in range(n)]
+    return [number % keys for number in range(n)]
+
+
+def expected_visit(n: int, keys: int, is_shuffled: bool) -> tuple[int, int]:
+    """The last key of `visits`, and its sum when each key was visited once before."""
+    made = visits(n, keys, is_shuffled)
+    return made[-1], made[-1] * (made.count(made[-1]) + 1)

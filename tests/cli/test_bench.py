@@ -12,8 +12,8 @@ import pytest
 from streamflow.cli import bench
 from streamflow.errors import ConfigurationError
 from streamflow.testing.server import NatsServer
-from tests.benchmarks import work
-from tests.benchmarks.baselines import dict_loop, plain_loop
+from tests.benchmarks import ours, work
+from tests.benchmarks.baselines import dict_loop, plain_loop, visits_loop
 from tests.benchmarks.jetstream import Topic
 from tests.benchmarks.latency import relay_latency
 from tests.benchmarks.process import import_time, imported, resident_memory
@@ -157,6 +157,14 @@ def test_the_work_has_a_right_answer_that_tells_a_wrong_one(monkeypatch: pytest.
         dict_loop(100)
     monkeypatch.undo()
     work.expected_counts.cache_clear()
+
+
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_visits_are_summed_by_key(is_shuffled: bool) -> None:
+    assert work.expected_visit(7, 3, False) == (0, 0)
+    assert work.expected_visit(8, 3, False) == (1, 1 * 4)
+    assert visits_loop(3_000, 1_000, is_shuffled).elements == 3_000
+    assert ours.visits(3_000, 1_000, is_shuffled).elements == 3_000
 
 
 def test_no_event_of_the_windows_is_late() -> None:
