@@ -4,7 +4,9 @@ from streamflow.operators.aggregators import Aggregator, Count, Mean, Sum, ToLis
 from streamflow.operators.batch import Batch
 from streamflow.operators.branch import fan_out, merge, split
 from streamflow.operators.filter import Filter
+from streamflow.operators.filter_async import FilterAsync
 from streamflow.operators.flat_map import FlatMap, Flatten
+from streamflow.operators.flat_map_async import FlatMapAsync
 from streamflow.operators.fold import Fold, Reduce
 from streamflow.operators.inspect import Inspect, PassThrough
 from streamflow.operators.keyed import Keyed
@@ -21,7 +23,9 @@ __all__ = [
     "Batch",
     "Count",
     "Filter",
+    "FilterAsync",
     "FlatMap",
+    "FlatMapAsync",
     "Flatten",
     "Fold",
     "Inspect",

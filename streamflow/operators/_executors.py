@@ -16,7 +16,7 @@ from typing import Any
 from streamflow.engine.channel import Channel
 from streamflow.engine.connector import WorkContext
 from streamflow.engine.output import Output
-from streamflow.engine.work import DROPPED, WorkStage
+from streamflow.engine.work import DROPPED, Part, WorkStage
 from streamflow.errors import ConfigurationError
 
 _PART_SECONDS = 0.02
@@ -82,7 +82,8 @@ class _ExecutorStage(WorkStage):
     def part_size(self) -> int:
         return self._part
 
-    async def perform(self, values: list[Any]) -> list[Any]:
+    async def perform(self, part: Part) -> None:
+        values = part.values
         started = perf_counter()
         outcomes = await self.call(values)
         self._adapt(len(values), perf_counter() - started)
@@ -92,7 +93,7 @@ class _ExecutorStage(WorkStage):
                 self.context.guard.decide(result, self.context.step, value)
                 result = DROPPED
             results.append(result)
-        return results
+        part.finish(results)
 
     def _adapt(self, count: int, spent: float) -> None:
         if count >= self._part and spent < _PART_SECONDS:
