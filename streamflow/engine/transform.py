@@ -196,6 +196,9 @@ class Work:
     open: Callable[[WorkContext], Worker]
     in_flight: int
     """Elements that it needs in hand to be busy all the time. A source that acknowledges is not asked for many more."""
+    traceable: bool = True
+    """Whether it knows which elements an output came from. If not, neither receipts nor barriers get past it, and what
+    comes out is a new origin."""
 
 
 @frozen

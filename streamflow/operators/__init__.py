@@ -8,6 +8,7 @@ from streamflow.operators.filter_async import FilterAsync
 from streamflow.operators.flat_map import FlatMap, Flatten
 from streamflow.operators.flat_map_async import FlatMapAsync
 from streamflow.operators.fold import Fold, Reduce
+from streamflow.operators.from_aiostream import FromAiostream
 from streamflow.operators.inspect import Inspect, PassThrough
 from streamflow.operators.keyed import Keyed
 from streamflow.operators.lookup import Lookup
@@ -28,6 +29,7 @@ __all__ = [
     "FlatMapAsync",
     "Flatten",
     "Fold",
+    "FromAiostream",
     "Inspect",
     "Keyed",
     "Lookup",
