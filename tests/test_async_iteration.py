@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamflow import ConfigurationError, GuaranteeError, Source, StepError, Stream
+from streamflow.engine.connector import Reader, SourceContext
 from streamflow.operators import Batch, FlatMapAsync, Fold, Map, MapAsync, fan_out, merge
 from tests.support import Acknowledging, Chunked, cut, sizes, virtual
 
@@ -165,8 +166,23 @@ def test_an_error_arrives_in_the_loop_behind_what_came_before() -> None:
     virtual(work())
 
 
+class SlowToClose(Acknowledging):
+    """Takes its time after it has taken back what was unsettled."""
+
+    async def open(self, context: SourceContext) -> Reader:
+        reader = await super().open(context)
+        close = reader.close
+
+        async def slowly() -> None:
+            await close()
+            await asyncio.sleep(20)
+
+        reader.close = slowly  # type: ignore[method-assign]
+        return reader
+
+
 def test_an_error_while_the_consumer_is_busy_arrives_when_it_comes_back() -> None:
-    source = Acknowledging(4, [2, 2])
+    source = SlowToClose(4, [2, 2])
 
     async def fail(x: int) -> int:
         await asyncio.sleep(2 * (x // 2))
