@@ -34,7 +34,7 @@ class Worker(Protocol):
 class _Job:
     """A chunk that is being worked on, with the results that are there already."""
 
-    __slots__ = ("chunk", "left", "results", "section", "sent", "unsent")
+    __slots__ = ("begun", "chunk", "left", "results", "section", "sent", "unsent")
 
     def __init__(self, chunk: Chunk, section: int) -> None:
         self.chunk = chunk
@@ -42,7 +42,7 @@ class _Job:
         """How many items that keep their place came before it."""
         self.results: dict[int, Any] = {}
         """By row: its result, `DROPPED`, or the `Outputs` that it has so far."""
-        self.sent = 0
+        self.begun = self.sent = 0
         self.unsent = len(chunk)
         self.left = set(range(len(chunk))) if chunk.lineage is not None else set[int]()
 
@@ -160,8 +160,8 @@ class WorkStage(ABC):
         self._quiet: dict[str, Quiet] = {}
         self._section = self._sections = 0
         self._fresh: dict[int, dict[_Job, None]] = {}
-        self._todo: deque[Part] = deque()
-        self._in_hand = 0
+        self._todo: deque[_Job] = deque()
+        self._in_hand = self._not_begun = 0
         self._workers: list[asyncio.Task[None]] = []
         self._idle: list[asyncio.Future[None]] = []
         self._progress = Signal()
@@ -169,7 +169,7 @@ class WorkStage(ABC):
 
     @property
     def part_size(self) -> int:
-        """Elements that one call of `perform` takes."""
+        """Elements that one call of `perform` takes, at most."""
         return 1
 
     @abstractmethod
@@ -199,13 +199,10 @@ class WorkStage(ABC):
                 self._line.remove(self._quiet.pop(item.origin))  # it is outdated
             job = _Job(item, self._sections)
             self._line.append(job)
+            self._todo.append(job)
             self._in_hand += len(item)
-            size = self.part_size
-            for start in range(0, len(item), size):
-                self._todo.append(Part(self, job, start, min(start + size, len(item))))
-            self._wake()
-            while len(self._todo) > len(self._idle) and len(self._workers) < self._concurrency:
-                self._workers.append(tasks.create_task(self._work()))
+            self._not_begun += len(item)
+            self._hire(tasks, self._wake())
             while self._in_hand >= self._window:
                 await self._room.wait()
 
@@ -218,12 +215,30 @@ class WorkStage(ABC):
         self._line.append(item)
         self._progress.set()
 
-    def _wake(self) -> None:
-        """Let idle workers go on, as far as there is something to do."""
-        for _ in range(min(len(self._todo), len(self._idle))):
+    def _wake(self) -> int:
+        """Let idle workers go on, as far as there is something to do; how many more could work."""
+        wanted = -(-self._not_begun // self.part_size)
+        while wanted and self._idle:
             waiting = self._idle.pop()
             if not waiting.done():
                 waiting.set_result(None)
+                wanted -= 1
+        return wanted
+
+    def _hire(self, tasks: asyncio.TaskGroup, wanted: int) -> None:
+        for _ in range(min(wanted, self._concurrency - len(self._workers))):
+            self._workers.append(tasks.create_task(self._work()))
+
+    def _next_part(self) -> Part:
+        """Cut only now, when it is known how long a part should be, and how much there is to share."""
+        share = -(-self._not_begun // self._concurrency)
+        job = self._todo[0]
+        start = job.begun
+        job.begun = min(start + min(self.part_size, share), len(job.chunk))
+        if job.begun == len(job.chunk):
+            self._todo.popleft()
+        self._not_begun -= job.begun - start
+        return Part(self, job, start, job.begun)
 
     async def _work(self) -> None:
         task = asyncio.current_task()
@@ -234,7 +249,7 @@ class WorkStage(ABC):
                 self._idle.append(waiting)
                 await waiting
                 since = perf_counter()
-            await self.perform(self._todo.popleft())
+            await self.perform(self._next_part())
             if task is not None and task.cancelling():
                 # The user's coroutine has swallowed it, and we must not go on.
                 raise asyncio.CancelledError
