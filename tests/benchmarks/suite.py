@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
@@ -45,6 +46,18 @@ class Ours(Protocol):
         """`events(n)` through a keyed event-time `TumblingWindow` into `Count()`; compare with `expected_counts`."""
         ...
 
+    def map_async(self, n: int) -> Measured:
+        """`Source(range(n))` through `MapAsync(increment_later, concurrency=TASKS)` into `Sum()`, in order."""
+        ...
+
+    def process_map(self, n: int) -> Measured:
+        """`Source(range(n))` through `busy` on two processes into `Sum()`; the start of the processes counts."""
+        ...
+
+    def plain_map(self, n: int) -> Measured:
+        """The same on one core, without an executor."""
+        ...
+
     def source(self, topic: Topic, count: int) -> Measured:
         """`JetStreamSource` → `Map` → `Discard` over the first `count` messages, with explicit acknowledgements."""
         ...
@@ -73,6 +86,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
     """Measure row by row. Slow peers run on fewer elements: what counts is the time per element."""
     yield numbers(ours, _count(1_000_000, scale))
     yield windows(ours, _count(300_000, scale))
+    yield coroutines(ours, _count(100_000, scale))
+    yield processes(ours, _count(6_000, scale))
     with NatsServer() as server:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
@@ -113,6 +128,29 @@ def windows(ours: Ours, n: int) -> Row:
             "dict loop": lambda: baselines.dict_loop(n),
             "bytewax fold_window": lambda: peers_memory.bytewax_windows(n),
         },
+    )
+
+
+def coroutines(ours: Ours, n: int) -> Row:
+    return compared_row(
+        f"{n:,} ints: MapAsync(concurrency=100), trivial coroutines, per element",
+        [faster(3, "aiostream map(task_limit=100)")],
+        lambda: ours.map_async(n),
+        {"aiostream map(task_limit=100)": lambda: peers_memory.aiostream_map_limited(n // 10)},
+    )
+
+
+def processes(ours: Ours, n: int) -> Row:
+    def on_one_core() -> Measured:
+        if (os.cpu_count() or 1) < 2:
+            raise Absent("Map on one core", "this machine has one core, and two processes share it")
+        return ours.plain_map(n)
+
+    return compared_row(
+        f"{n:,} ints: Map(executor='process') on two cores, 1 ms of work, per element",
+        [faster(1.6, "Map on one core")],
+        lambda: ours.process_map(n),
+        {"Map on one core": on_one_core},
     )
 
 
