@@ -5,7 +5,7 @@ A description is a graph of `Step`s, linked from the sink back to its sources. `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
 
@@ -135,6 +135,21 @@ class Stream(Generic[T]):
                 raise AttributeError(f"a stream has no {name}(): close it with .to(sink) first")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __aiter__(self) -> AsyncGenerator[T, None]:
+        """Run the stream and iterate over what it gives: ``async for x in stream``.
+
+        What is not consumed holds the source back. A source message is acknowledged when the loop has come back for
+        the element after it. An error of the pipeline is raised in the loop. Leaving the loop stops the pipeline;
+        when it is left by ``break``, only `contextlib.aclosing` makes sure that this has happened before what follows:
+
+            async with aclosing(aiter(stream)) as elements:
+                async for x in elements:
+                    ...
+        """
+        from streamflow.engine.iteration import iterate
+
+        return iterate(self)
+
     def via(self, flow: Flow[T, U], name: str | None = None) -> Stream[U]:
         """Append an operator. ``name`` identifies the step in state, metrics and errors (default: its class name)."""
         end = self.end
@@ -167,12 +182,29 @@ class Source(Stream[T]):
     """Whether what is read must be acknowledged, and comes again when it was not."""
 
     def __init__(self, items: Items[T], name: str | None = None) -> None:
+        if isinstance(items, Stream):
+            raise ConfigurationError(f"{items!r} is a stream already: use it as it is, without Source(…)")
         if not (isinstance(items, Iterable | AsyncIterable) or callable(items)):
             raise ConfigurationError(
                 f"Source takes an iterable, an async iterable or a function returning one, not {items!r}"
             )
         self.items = items
         self.name = name
+
+    @staticmethod
+    def from_aiostream(stream: AsyncIterable[V], name: str | None = None) -> Source[V]:
+        """An aiostream ``Stream`` as a source. Each run opens a streamer of its own and closes it at the end."""
+        if not callable(getattr(stream, "stream", None)):
+            raise ConfigurationError(
+                f"from_aiostream takes an aiostream Stream, such as aiostream.stream.range(3), not {stream!r}"
+            )
+
+        def items() -> AsyncIterable[V]:
+            from streamflow.engine.iterables import Streamed
+
+            return Streamed(stream)
+
+        return Source(items, name)
 
     @property
     def end(self) -> tuple[Step, int]:

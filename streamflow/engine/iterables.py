@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -167,3 +168,20 @@ class AsyncIterableReader(Reader):
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
+
+
+class Streamed(AsyncIterator[Any]):
+    """The elements of an aiostream ``Stream``, inside its streamer's context."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._stack = AsyncExitStack()
+        self._streamer: AsyncIterator[Any] | None = None
+
+    async def __anext__(self) -> Any:
+        if self._streamer is None:
+            self._streamer = aiter(await self._stack.enter_async_context(self._stream.stream()))
+        return await anext(self._streamer)
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()

@@ -271,6 +271,9 @@ class _Builder:
                 for plan in self._expanded(step):
                     if isinstance(plan, LogicPlan):
                         origins[step] = plan.origins_behind
+                work = self.transforms[step]
+                if isinstance(work, Work) and not work.traceable:
+                    origins[step] = frozenset([self.names[step]])
         return origins
 
     def _called(self, step: Step, ports: list[frozenset[str]]) -> list[dict[str, str]]:

@@ -60,6 +60,7 @@ def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
             f"{plan.pipeline.name!r}), which this release does not have for such a source yet; or accept the loss of "
             "state in a crash: delivery='best_effort'"
         )
+    _check_traceable(plan, source, behind, where)
     holding = [logic for logic in logics if logic.logic.keeps_receipts]
     positions = any(_wants_positions(stage) for stage in behind)
     source.receipts = acknowledges and plan.checkpoint is None
@@ -78,6 +79,24 @@ def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
     if work:
         # Slow work: what waits in front of it is better left for other workers, and a drain has less to finish.
         source.pending = held + in_flight + _WAITING
+
+
+def _check_traceable(plan: Plan, source: SourcePlan, behind: list[StagePlan], where: str) -> None:
+    """What cannot tell where its outputs came from can neither acknowledge nor be checkpointed."""
+    for name, work, _ in (stage.work for stage in behind if stage.work is not None):
+        if work.traceable:
+            continue
+        if plan.checkpoint is not None:
+            raise GuaranteeError(
+                f"{where}, step {name!r}: it cannot be checkpointed, since nobody knows which elements it holds and "
+                "which of its outputs belong before a barrier; leave out checkpoint="
+            )
+        if source.source.acknowledges and plan.delivery != "best_effort":
+            raise GuaranteeError(
+                f"{where}, step {name!r}: it does not tell which message an output came from, so messages of "
+                f"{source.name!r} can only be acknowledged when it takes them, and what it holds is lost in a crash; "
+                "accept that with delivery='best_effort'"
+            )
 
 
 def _wants_positions(stage: StagePlan) -> bool:

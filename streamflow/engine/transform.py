@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamflow.engine.connector import WorkContext
     from streamflow.engine.table import StateTable
     from streamflow.engine.watermark import WatermarkTracker
-    from streamflow.engine.work import WorkStage
+    from streamflow.engine.work import Worker
     from streamflow.graph import Flow, Sink
 
 K = TypeVar("K")
@@ -195,9 +195,12 @@ class Logic(Generic[T, U]):
 class Work:
     """A step with work in flight: ``open`` makes the stage that does it."""
 
-    open: Callable[[WorkContext], WorkStage]
+    open: Callable[[WorkContext], Worker]
     in_flight: int
     """Elements that it needs in hand to be busy all the time. A source that acknowledges is not asked for many more."""
+    traceable: bool = True
+    """Whether it knows which elements an output came from. If not, neither receipts nor barriers get past it, and what
+    comes out is a new origin."""
 
 
 @frozen

@@ -5,35 +5,51 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterator
+from itertools import count
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from streamflow.engine.channel import Channel, Signal
-from streamflow.engine.chunk import CHUNK_SIZE, Chunk, End, Item, Outcome
+from streamflow.engine.chunk import CHUNK_SIZE, Chunk, End, Item, Outcome, Quiet
 from streamflow.engine.connector import WorkContext
 from streamflow.engine.output import Output
 from streamflow.engine.step import SLICE
 
 DROPPED = object()
-"""The result of an element that an error policy has dropped."""
+"""The result of an element that an error policy or a predicate has dropped."""
+
+AHEAD = 64
+"""Outputs of one element that wait to be sent before the element has to wait with them."""
+
+
+class Worker(Protocol):
+    """What `Work.open` returns."""
+
+    async def run(self, source: Channel, output: Output) -> None:
+        """Work until the end of the stream, or until nobody wants results any more."""
+        ...
 
 
 class _Job:
     """A chunk that is being worked on, with the results that are there already."""
 
-    __slots__ = ("chunk", "left", "missing", "results", "sent")
+    __slots__ = ("begun", "chunk", "left", "results", "section", "sent", "unsent")
 
-    def __init__(self, chunk: Chunk) -> None:
+    def __init__(self, chunk: Chunk, section: int) -> None:
         self.chunk = chunk
+        self.section = section
+        """How many items that keep their place came before it."""
         self.results: dict[int, Any] = {}
-        self.sent = 0
-        self.missing = len(chunk)
+        """By row: its result, `DROPPED`, or the `Outputs` that it has so far."""
+        self.begun = self.sent = 0
+        self.unsent = len(chunk)
         self.left = set(range(len(chunk))) if chunk.lineage is not None else set[int]()
 
-    def settle(self, rows: Iterable[int]) -> None:
+    def settle(self, rows: list[int]) -> None:
         """With a receipt for each element, those that were sent on need not wait for the rest of the chunk."""
+        self.sent += len(rows)
+        self.unsent -= len(rows)
         if self.chunk.lineage is not None:
             self.left.difference_update(rows)
             for row in rows:
@@ -53,6 +69,78 @@ class _Job:
                 self.chunk.lineage[row].abandon()
 
 
+class Part:
+    """Consecutive elements of a chunk: what one call of `WorkStage.perform` works on."""
+
+    __slots__ = ("_job", "_start", "_stop", "stage")
+
+    def __init__(self, stage: WorkStage, job: _Job, start: int, stop: int) -> None:
+        self.stage = stage
+        self._job = job
+        self._start = start
+        self._stop = stop
+
+    @property
+    def values(self) -> list[Any]:
+        return self._job.chunk.values[self._start : self._stop]
+
+    def finish(self, results: list[Any]) -> None:
+        """Each value has its result, `DROPPED` where there is none."""
+        for row, result in enumerate(results, self._start):
+            self._job.results[row] = result
+        self.changed()
+
+    def open(self) -> Outputs:
+        """The element of a part of one becomes any number of outputs, as they come, until `Outputs.end`."""
+        outputs = self._job.results[self._start] = Outputs(self)
+        return outputs
+
+    def changed(self) -> None:
+        """There may be something to send."""
+        self.stage.changed(self._job)
+
+
+class Outputs:
+    """What one element becomes while more may come."""
+
+    __slots__ = ("_part", "_room", "_since", "_task", "_values", "ended")
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._room = Signal()
+        self._since = perf_counter()
+        self._task = asyncio.current_task()
+        self._values: list[Any] = []
+        self.ended = False
+
+    async def put(self, value: Any) -> None:
+        """Add an output, then wait until there is room for the next."""
+        if self._task is not None and self._task.cancelling():
+            raise asyncio.CancelledError  # whoever made the value has swallowed it
+        self._values.append(value)
+        self._part.stage.buffered += 1
+        self._part.changed()
+        while len(self._values) >= AHEAD:
+            await self._room.wait()
+            self._since = perf_counter()
+        if perf_counter() - self._since > SLICE:
+            # An iterable that never waits would keep the loop from everything else.
+            await asyncio.sleep(0)
+            self._since = perf_counter()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.ended = True
+        self._part.changed()
+
+    def take(self) -> list[Any]:
+        """Take out what has come."""
+        values, self._values = self._values, []
+        self._part.stage.buffered -= len(values)
+        self._room.set()
+        return values
+
+
 class WorkStage(ABC):
     """Works on up to ``concurrency`` parts of the stream at once, across chunks.
 
@@ -63,12 +151,17 @@ class WorkStage(ABC):
 
     def __init__(self, context: WorkContext, *, concurrency: int, ordered: bool) -> None:
         self.context = context
+        self.buffered = 0
+        """Outputs that wait in `Outputs`: while they are many, no further element is begun."""
         self._concurrency = concurrency
         self._ordered = ordered
         self._window = concurrency + CHUNK_SIZE
         self._line: deque[_Job | Item] = deque()
-        self._todo: deque[tuple[_Job, int, int]] = deque()
-        self._in_hand = 0
+        self._quiet: dict[str, Quiet] = {}
+        self._section = self._sections = 0
+        self._fresh: dict[int, dict[_Job, None]] = {}
+        self._todo: deque[_Job] = deque()
+        self._in_hand = self._not_begun = 0
         self._workers: list[asyncio.Task[None]] = []
         self._idle: list[asyncio.Future[None]] = []
         self._progress = Signal()
@@ -76,15 +169,14 @@ class WorkStage(ABC):
 
     @property
     def part_size(self) -> int:
-        """Elements that one call of `perform` takes."""
+        """Elements that one call of `perform` takes, at most."""
         return 1
 
     @abstractmethod
-    async def perform(self, values: list[Any]) -> list[Any]:
-        """The result of each value, `DROPPED` where the policy dropped it."""
+    async def perform(self, part: Part) -> None:
+        """Work on a part: `Part.finish` it, or `Part.open` it and end the outputs."""
 
     async def run(self, source: Channel, output: Output) -> None:
-        """Work until the end of the stream, or until nobody wants results any more."""
         async with asyncio.TaskGroup() as tasks:
             output.on_detach(self._progress.set)
             intake = tasks.create_task(self._take(source, tasks))
@@ -99,54 +191,78 @@ class WorkStage(ABC):
         while True:
             item = await source.get()
             if not isinstance(item, Chunk):
-                self._line.append(item)
-                self._progress.set()
+                self._queue(item)
                 if isinstance(item, End):
                     return
                 continue
-            job = _Job(item)
+            if item.origin in self._quiet:
+                self._line.remove(self._quiet.pop(item.origin))  # it is outdated
+            job = _Job(item, self._sections)
             self._line.append(job)
+            self._todo.append(job)
             self._in_hand += len(item)
-            size = self.part_size
-            for start in range(0, len(item), size):
-                self._todo.append((job, start, min(start + size, len(item))))
-            self._hire(tasks)
+            self._not_begun += len(item)
+            self._hire(tasks, self._wake())
             while self._in_hand >= self._window:
                 await self._room.wait()
 
-    def _hire(self, tasks: asyncio.TaskGroup) -> None:
-        wanted = len(self._todo)
+    def _queue(self, item: Item) -> None:
+        """An item that is no chunk gets its place in the line; only that of a `Quiet` need not be kept."""
+        if not isinstance(item, Quiet):
+            self._sections += 1
+        elif not item.over:
+            self._quiet[item.origin] = item
+        self._line.append(item)
+        self._progress.set()
+
+    def _wake(self) -> int:
+        """Let idle workers go on, as far as there is something to do; how many more could work."""
+        wanted = -(-self._not_begun // self.part_size)
         while wanted and self._idle:
             waiting = self._idle.pop()
             if not waiting.done():
                 waiting.set_result(None)
                 wanted -= 1
-        while wanted and len(self._workers) < self._concurrency:
+        return wanted
+
+    def _hire(self, tasks: asyncio.TaskGroup, wanted: int) -> None:
+        for _ in range(min(wanted, self._concurrency - len(self._workers))):
             self._workers.append(tasks.create_task(self._work()))
-            wanted -= 1
+
+    def _next_part(self) -> Part:
+        """Cut only now, when it is known how long a part should be, and how much there is to share."""
+        share = -(-self._not_begun // self._concurrency)
+        job = self._todo[0]
+        start = job.begun
+        job.begun = min(start + min(self.part_size, share), len(job.chunk))
+        if job.begun == len(job.chunk):
+            self._todo.popleft()
+        self._not_begun -= job.begun - start
+        return Part(self, job, start, job.begun)
 
     async def _work(self) -> None:
         task = asyncio.current_task()
         since = perf_counter()
         while True:
-            while not self._todo:
+            while not self._todo or self.buffered >= CHUNK_SIZE:
                 waiting = asyncio.get_running_loop().create_future()
                 self._idle.append(waiting)
                 await waiting
                 since = perf_counter()
-            job, start, stop = self._todo.popleft()
-            results = await self.perform(job.chunk.values[start:stop])
+            await self.perform(self._next_part())
             if task is not None and task.cancelling():
                 # The user's coroutine has swallowed it, and we must not go on.
                 raise asyncio.CancelledError
-            for row, result in enumerate(results, start):
-                job.results[row] = result
-            job.missing -= stop - start
-            self._progress.set()
             if perf_counter() - since > SLICE:
                 # Coroutines that never wait would keep the loop from everything else.
                 await asyncio.sleep(0)
                 since = perf_counter()
+
+    def changed(self, job: _Job) -> None:
+        """A job may have something to send."""
+        if not self._ordered:
+            self._fresh.setdefault(job.section, {})[job] = None
+        self._progress.set()
 
     # Results
 
@@ -167,39 +283,62 @@ class WorkStage(ABC):
         while self._line:
             head = self._line[0]
             if isinstance(head, _Job):
-                self._collect(head, ready)
-                if head.missing or head.results:
+                for job in [head] if self._ordered else self._fresh.pop(self._section, ()):
+                    self._collect(job, ready)
+                if head.unsent:
                     break
                 head.finish()
             else:
+                self._unqueue(head)
                 ready.append(head)
             self._line.popleft()
-        if not self._ordered:
-            for job in islice(self._line, 1, None):
-                if not isinstance(job, _Job):
-                    break
-                self._collect(job, ready)
         if self._in_hand < self._window:
             self._room.set()
+        if self.buffered < CHUNK_SIZE:
+            self._wake()
         return ready
+
+    def _unqueue(self, item: Item) -> None:
+        if not isinstance(item, Quiet):
+            self._section += 1
+        elif self._quiet.get(item.origin) is item:
+            del self._quiet[item.origin]
 
     def _collect(self, job: _Job, ready: list[Item]) -> None:
         """Take the results of one chunk that may be sent: in order, those without a gap; else all there are."""
-        if self._ordered:
-            start = stop = job.sent
-            while stop in job.results:
-                stop += 1
-            job.sent = stop
-            rows = list(range(start, stop))
-        else:
-            rows = list(job.results)
-        if not rows:
-            return
-        results = [job.results.pop(row) for row in rows]
-        kept = [row for row, result in zip(rows, results, strict=True) if result is not DROPPED]
-        values = [result for result in results if result is not DROPPED]
-        self._in_hand -= len(rows)
+        rows: list[int] = []
+        values: list[Any] = []
+        settled: list[int] = []
+        for row in self._rows(job):
+            result = job.results[row]
+            if type(result) is Outputs:
+                taken = result.take()
+                rows += [row] * len(taken)
+                values += taken
+                if not result.ended:
+                    continue
+            elif result is not DROPPED:
+                rows.append(row)
+                values.append(result)
+            settled.append(row)
+        for row in settled:
+            del job.results[row]
         if values:
-            ready.append(job.chunk.pick(kept, values))
-        job.settle(rows)
-        self.context.run.observer.processed(self.context.step, len(rows), len(values))
+            ready.append(job.chunk.pick(rows, values))
+        if values or settled:
+            self._in_hand -= len(settled)
+            job.settle(settled)
+            self.context.run.observer.processed(self.context.step, len(settled), len(values))
+
+    def _rows(self, job: _Job) -> Iterator[int]:
+        """The rows whose turn it is."""
+        if not self._ordered:
+            yield from job.results
+            return
+        for row in count(job.sent):
+            if row not in job.results:
+                return
+            yield row
+            result = job.results[row]
+            if type(result) is Outputs and not result.ended:
+                return

@@ -6,8 +6,11 @@ from streamflow.operators.branch import fan_out, merge, split
 from streamflow.operators.combine import Aggregate, Combine
 from streamflow.operators.extremes import Max, Min, TopK
 from streamflow.operators.filter import Filter
+from streamflow.operators.filter_async import FilterAsync
 from streamflow.operators.flat_map import FlatMap, Flatten
+from streamflow.operators.flat_map_async import FlatMapAsync
 from streamflow.operators.fold import Fold, Reduce
+from streamflow.operators.from_aiostream import FromAiostream
 from streamflow.operators.inspect import Inspect, PassThrough
 from streamflow.operators.keyed import Keyed
 from streamflow.operators.lookup import Lookup
@@ -28,9 +31,12 @@ __all__ = [
     "Count",
     "DropWhile",
     "Filter",
+    "FilterAsync",
     "FlatMap",
+    "FlatMapAsync",
     "Flatten",
     "Fold",
+    "FromAiostream",
     "Inspect",
     "Keyed",
     "Lookup",

@@ -16,7 +16,7 @@ from typing import Any
 from streamflow.engine.channel import Channel
 from streamflow.engine.connector import WorkContext
 from streamflow.engine.output import Output
-from streamflow.engine.work import DROPPED, WorkStage
+from streamflow.engine.work import DROPPED, Part, WorkStage
 from streamflow.errors import ConfigurationError
 
 _PART_SECONDS = 0.02
@@ -82,7 +82,8 @@ class _ExecutorStage(WorkStage):
     def part_size(self) -> int:
         return self._part
 
-    async def perform(self, values: list[Any]) -> list[Any]:
+    async def perform(self, part: Part) -> None:
+        values = part.values
         started = perf_counter()
         outcomes = await self.call(values)
         self._adapt(len(values), perf_counter() - started)
@@ -92,7 +93,7 @@ class _ExecutorStage(WorkStage):
                 self.context.guard.decide(result, self.context.step, value)
                 result = DROPPED
             results.append(result)
-        return results
+        part.finish(results)
 
     def _adapt(self, count: int, spent: float) -> None:
         if count >= self._part and spent < _PART_SECONDS:
@@ -127,18 +128,30 @@ class ProcessStage(_ExecutorStage):
     """On processes, which are ended with the pipeline."""
 
     async def run(self, source: Channel, output: Output) -> None:
+        self._pools: list[ProcessPoolExecutor] = []
         self._pool = self._new_pool(self.workers)
         self._apart: ProcessPoolExecutor | None = None
         self._isolation = asyncio.Lock()
         try:
             await super().run(source, output)
         finally:
-            for pool in (self._pool, self._apart):
-                if pool is not None:
-                    await _end(pool)
+            for pool in list(self._pools):
+                await self._end(pool)
 
     def _new_pool(self, workers: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_signals_alone)
+        context = get_context("spawn")
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_alone)
+        self._pools.append(pool)
+        return pool
+
+    async def _end(self, pool: ProcessPoolExecutor) -> None:
+        """Shut a pool down without waiting for what its workers compute. Cancelled, it is tried again at the end."""
+        for worker in list((getattr(pool, "_processes", None) or {}).values()):
+            worker.kill()
+        # Only a shutdown that waits sees the processes gone, and after one that does not there is none any more.
+        await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        if pool in self._pools:
+            self._pools.remove(pool)
 
     async def call(self, values: list[Any]) -> list[Outcome]:
         pool = self._pool
@@ -147,7 +160,7 @@ class ProcessStage(_ExecutorStage):
         except BrokenProcessPool as error:
             if self._pool is pool:
                 self._pool = self._new_pool(self.workers)
-                await _end(pool)
+                await self._end(pool)
             if not self.context.guard.may_absorb:
                 return [(False, _death(error))] * len(values)
             async with self._isolation:
@@ -160,7 +173,7 @@ class ProcessStage(_ExecutorStage):
         try:
             (outcome,) = await self._call(self._apart, [value])
         except BrokenProcessPool as error:
-            await _end(self._apart)
+            await self._end(self._apart)
             self._apart = None
             return False, _death(error)
         return outcome
@@ -187,11 +200,3 @@ def _death(error: BrokenProcessPool) -> RuntimeError:
     )
     death.__cause__ = error
     return death
-
-
-async def _end(pool: ProcessPoolExecutor) -> None:
-    """Shut a pool down without waiting for what its workers compute."""
-    for worker in list((getattr(pool, "_processes", None) or {}).values()):
-        worker.kill()
-    # Only a shutdown that waits sees the processes gone, and after one that does not there is none any more.
-    await asyncio.to_thread(pool.shutdown, cancel_futures=True)

@@ -17,21 +17,24 @@ from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.graph import Sink
-from streamflow.operators import Count, Filter, Fold, Keyed, Map, Sum, TumblingWindow
+from streamflow.operators import Count, Filter, Fold, Keyed, Map, MapAsync, Sum, TumblingWindow
 from tests.benchmarks import work
 from tests.benchmarks.jetstream import Topic, client, expect_acknowledged, expect_stored, new_durable
 from tests.benchmarks.process import resident_memory
 from tests.benchmarks.work import (
     BODY,
     OUT_OF_ORDER_SECONDS,
+    TASKS,
     WINDOW_SECONDS,
     Measured,
+    busy,
     even,
     events,
     expect,
     expected_counts,
     expected_sum,
     increment,
+    increment_later,
     timed,
     triple,
 )
@@ -86,6 +89,28 @@ def key_memory(keys: int) -> float:
     counted = Keyed[int, int, int](_itself, Fold(0, lambda count, key: count + 1))
     asyncio.run(Source(elements).via(counted).to(Discard()).run())
     return (after - before) / keys
+
+
+def map_async(n: int) -> Measured:
+    pipeline = Source(range(n)).via(MapAsync(increment_later, concurrency=TASKS)).to(Into(Sum()))
+    result, seconds = timed(lambda: asyncio.run(pipeline.run()))
+    expect("sum of MapAsync", result, n * (n + 1) // 2)
+    return Measured(seconds, n)
+
+
+def process_map(n: int) -> Measured:
+    return _busy(n, Map(busy, executor="process", concurrency=2))
+
+
+def plain_map(n: int) -> Measured:
+    """The baseline of `process_map`: the same work on the core of the event loop."""
+    return _busy(n, Map(busy))
+
+
+def _busy(n: int, flow: Map[int, int]) -> Measured:
+    result, seconds = timed(lambda: asyncio.run(Source(range(n)).via(flow).to(Into(Sum())).run()))
+    expect("sum of busy", result, n * (n - 1) // 2)
+    return Measured(seconds, n)
 
 
 def source(topic: Topic, count: int) -> Measured:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.benchmarks.work import (
     OUT_OF_ORDER_SECONDS,
+    TASKS,
     WINDOW_SECONDS,
     Counts,
     Measured,
@@ -18,6 +19,7 @@ from tests.benchmarks.work import (
     expected_counts,
     expected_sum,
     increment,
+    increment_later,
     require,
     timed,
     triple,
@@ -54,6 +56,15 @@ def aiostream_amap(n: int) -> Measured:
 
     xs = stream.range(n) | pipe.map(increment_later, task_limit=1) | pipe.filter(even)
     return _run_aiostream("amap", n, xs | pipe.map(triple_later, task_limit=1))
+
+
+def aiostream_map_limited(n: int) -> Measured:
+    """`map` with a coroutine function and up to 100 tasks, in order."""
+    pipe, stream = _aiostream()
+    xs = stream.iterate(range(n)) | pipe.map(increment_later, task_limit=TASKS)
+    total, seconds = timed(lambda: asyncio.run(_add_up(xs)))
+    expect("aiostream map(task_limit=100)", total, n * (n + 1) // 2)
+    return Measured(seconds, n)
 
 
 def bytewax_numbers(n: int) -> Measured:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
@@ -54,6 +55,18 @@ class Ours(Protocol):
         """Bytes of memory for each key of a `Keyed(Fold)` whose states cost nothing themselves."""
         ...
 
+    def map_async(self, n: int) -> Measured:
+        """`Source(range(n))` through `MapAsync(increment_later, concurrency=TASKS)` into `Sum()`, in order."""
+        ...
+
+    def process_map(self, n: int) -> Measured:
+        """`Source(range(n))` through `busy` on two processes into `Sum()`; the start of the processes counts."""
+        ...
+
+    def plain_map(self, n: int) -> Measured:
+        """The same on one core, without an executor."""
+        ...
+
     def source(self, topic: Topic, count: int) -> Measured:
         """`JetStreamSource` → `Map` → `Discard` over the first `count` messages, with explicit acknowledgements."""
         ...
@@ -84,6 +97,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
     yield windows(ours, _count(300_000, scale))
     yield visits(ours, _count(1_000_000, scale))
     yield key_memory(_count(1_000_000, scale))
+    yield coroutines(ours, _count(100_000, scale))
+    yield processes(ours, _count(6_000, scale))
     with NatsServer() as server:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
@@ -147,6 +162,29 @@ def key_memory(keys: int) -> Row:
     work = f"Keyed(Fold) over {keys:,} live int keys: memory for each, key included, beside its state"
     bound = f"≤ {KEY_BYTES:g} bytes"
     return _fresh_memory(work, bound, KEY_BYTES, "key_memory", keys, show=_bytes)
+
+
+def coroutines(ours: Ours, n: int) -> Row:
+    return compared_row(
+        f"{n:,} ints: MapAsync(concurrency=100), trivial coroutines, per element",
+        [faster(3, "aiostream map(task_limit=100)")],
+        lambda: ours.map_async(n),
+        {"aiostream map(task_limit=100)": lambda: peers_memory.aiostream_map_limited(n // 10)},
+    )
+
+
+def processes(ours: Ours, n: int) -> Row:
+    def on_one_core() -> Measured:
+        if (os.cpu_count() or 1) < 2:
+            raise Absent("Map on one core", "this machine has one core, and two processes share it")
+        return ours.plain_map(n)
+
+    return compared_row(
+        f"{n:,} ints: Map(executor='process') on two cores, 1 ms of work, per element",
+        [faster(1.6, "Map on one core")],
+        lambda: ours.process_map(n),
+        {"Map on one core": on_one_core},
+    )
 
 
 def source(ours: Ours, url: str, n: int) -> Row:

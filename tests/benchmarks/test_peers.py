@@ -51,6 +51,10 @@ def test_numbers(benchmark: BenchmarkFixture, peer: Callable[[int], Measured]) -
     run(benchmark, lambda: peer(N))
 
 
+def test_coroutines(benchmark: BenchmarkFixture) -> None:
+    run(benchmark, lambda: peers_memory.aiostream_map_limited(N))
+
+
 @pytest.mark.parametrize("peer", [baselines.dict_loop, peers_memory.bytewax_windows])
 def test_windows(benchmark: BenchmarkFixture, peer: Callable[[int], Measured]) -> None:
     run(benchmark, lambda: peer(N))

@@ -100,6 +100,23 @@ def triple(x: int) -> int:
     return x * 3
 
 
+async def increment_later(x: int) -> int:
+    """A coroutine that never waits."""
+    return x + 1
+
+
+TASKS = 100
+"""How many coroutines may run at once in the row of asynchronous maps."""
+
+
+def busy(x: int) -> int:
+    """About a millisecond of pure Python on a common machine."""
+    total = 0
+    for i in range(14_000):
+        total += i * i % 7
+    return x if total else -1
+
+
 def expected_sum(n: int) -> int:
     """Of `triple` over the even numbers among 1..n: 3 × (2 + 4 + … + 2 × half)."""
     half = n // 2

@@ -6,13 +6,15 @@ import asyncio
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow import Skip, Source, StepError
+from streamflow import Fail, Skip, Source, StepError
 from streamflow.connectors import Collect, Discard
 from streamflow.operators import Map, Take
 from tests.support import Acknowledging, Chunked, Confirming, cut, real, run, sizes
@@ -98,6 +100,54 @@ def test_processes_lose_only_what_fails_or_kills_its_worker() -> None:
 def test_a_process_that_fails_is_an_error_and_no_hang(value: int, says: str) -> None:
     with pytest.raises(StepError, match=says):
         real(Source([value]).via(Map(work, executor="process", concurrency=1)).to(Collect()).run())
+
+
+@frozen
+class SkipBelow:
+    """Absorbs the elements below a bound, and nothing else."""
+
+    below: int
+
+    def absorbs(self, error: StepError) -> bool:
+        return isinstance(error.element, int) and error.element < self.below
+
+
+def dies_on_every_13th(x: int) -> int:
+    if x % 13 == 12:
+        os._exit(3)
+    return x
+
+
+@pytest.mark.parametrize("policy", [Skip(), SkipBelow(100)])
+def test_every_death_costs_its_element_alone(policy: Any) -> None:
+    source = Acknowledging(30, [20, 1])
+    survivors = [x for x in range(30) if x % 13 < 12]
+    processes = Map(dies_on_every_13th, executor="process", concurrency=2, on_error=policy)
+    assert real(source.via(processes).to(Confirming(source)).run()) == survivors
+    source.ledger.check(deliver=survivors)
+    assert sorted(source.ledger.acked) == list(range(30))
+
+
+@pytest.mark.parametrize("policy", [Fail(), SkipBelow(12)])
+def test_a_policy_that_does_not_absorb_a_death_fails_the_pipeline(policy: Any) -> None:
+    source = Acknowledging(30, [20, 1])
+    processes = Map(dies_on_every_13th, executor="process", concurrency=2, on_error=policy)
+    with pytest.raises(StepError, match="a worker process died"):
+        real(source.via(processes).to(Confirming(source)).run())
+    source.ledger.check(deliver=[x for x in range(30) if x % 13 < 12])
+
+
+def killed_once(path: str) -> str:
+    if not os.path.exists(path):
+        Path(path).touch()
+        os.kill(os.getpid(), 9)
+    return path
+
+
+def test_a_worker_that_is_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
+    paths = [str(tmp_path / "killed")] * 30
+    processes = Map(killed_once, executor="process", concurrency=2)
+    assert real(Source(paths).via(processes).to(Collect()).run(on_error=Skip())) == paths
 
 
 def test_a_stop_ends_busy_processes() -> None:

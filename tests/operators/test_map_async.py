@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -128,3 +129,16 @@ def test_a_million_coroutines_that_never_wait_let_the_loop_breathe() -> None:
         return x
 
     assert len(run(Source(range(5000)).via(MapAsync(at_once)).via(Map(abs)).to(Collect()))) == 5000
+
+
+def test_a_source_that_pauses_does_not_make_unordered_results_wait_for_each_other() -> None:
+    async def sleep(x: int) -> int:
+        await asyncio.sleep(x)
+        return x
+
+    async def items() -> AsyncIterator[int]:
+        for x in (5, 1, 1, 7):
+            await asyncio.sleep(0.1)
+            yield x
+
+    assert run(Source(items).via(MapAsync(sleep, ordered=False)).to(Collect())) == [1, 1, 5, 7]

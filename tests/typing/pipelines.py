@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, AsyncIterator
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -18,9 +19,12 @@ from streamflow.operators import (
     Count,
     DropWhile,
     Filter,
+    FilterAsync,
     FlatMap,
+    FlatMapAsync,
     Flatten,
     Fold,
+    FromAiostream,
     Inspect,
     Keyed,
     Lookup,
@@ -103,6 +107,27 @@ async def f(o: Order) -> bytes:
 
 assert_type(big.via(MapAsync(f)), Stream[bytes])
 assert_type(big.via(MapAsync(lambda o: f(o))), Stream[bytes])
+
+
+async def g(o: Order) -> AsyncIterator[str]:
+    yield o.customer
+
+
+async def h(orders: AsyncIterable[Order]) -> AsyncIterator[float]:
+    async for o in orders:
+        yield o.total
+
+
+async def iterated(xs: AsyncIterable[Order]) -> None:
+    assert_type(Source.from_aiostream(xs), Source[Order])
+    async for o in big:
+        assert_type(o, Order)
+
+
+assert_type(big.via(FilterAsync(lambda o: f(o))), Stream[Order])
+assert_type(big.via(FlatMapAsync(g)), Stream[str])
+assert_type(big.via(FlatMapAsync(lambda o: g(o))), Stream[str])
+assert_type(big.via(FromAiostream(h)), Stream[float])
 assert_type(big.to(Collect()), Pipeline[list[Order]])
 assert_type(big.to(Discard()), Pipeline[int])
 assert_type(big.to(ForEach(lambda o: print(o.total))), Pipeline[int])
