@@ -77,6 +77,8 @@ class Stage:
         self._wake_at: float | None = None
         self._turn = perf_counter()
         output.on_detach(self.wake)
+        for step in steps:
+            step.watch_input(self._has_unread)
 
     def wake(self) -> None:
         self.source.wake()
@@ -162,6 +164,9 @@ class Stage:
     def _paused(self) -> bool:
         """Whether a step holds elements for a while, and no barrier is waiting behind what it does not read."""
         return not (self._draining or self._barrier_waits) and any(step.backlog for step in self._timed)
+
+    def _has_unread(self) -> bool:
+        return self._paused() or self.source.has_input
 
     @property
     def _barrier_waits(self) -> bool:

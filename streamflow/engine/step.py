@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Item, Outcome
@@ -68,6 +68,9 @@ class SyncStep:
 
     def abandon(self) -> None:
         """Nobody wants what the step would still emit: let go of the receipts of what it holds."""
+
+    def watch_input(self, has_unread: Callable[[], bool]) -> None:
+        """Be given the means to ask whether there is input that the stage has not read."""
 
     def next_wake(self) -> float | None:
         """The clock time at which the step wants a `Tick`."""

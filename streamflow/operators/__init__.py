@@ -3,6 +3,10 @@
 from streamflow.operators.aggregators import Aggregator, Count, Mean, Sum, ToList
 from streamflow.operators.batch import Batch
 from streamflow.operators.branch import fan_out, merge, split
+from streamflow.operators.buffer import Buffer
+from streamflow.operators.debounce import Debounce
+from streamflow.operators.deduplicate import Deduplicate
+from streamflow.operators.delay import Delay
 from streamflow.operators.filter import Filter
 from streamflow.operators.flat_map import FlatMap, Flatten
 from streamflow.operators.fold import Fold, Reduce
@@ -11,15 +15,21 @@ from streamflow.operators.keyed import Keyed
 from streamflow.operators.lookup import Lookup
 from streamflow.operators.map import Map
 from streamflow.operators.map_async import MapAsync
+from streamflow.operators.sample import Sample
 from streamflow.operators.sliding_window import SlidingWindow
 from streamflow.operators.take import Skip, Take
 from streamflow.operators.throttle import Throttle
+from streamflow.operators.timeout import Timeout
 from streamflow.operators.tumbling_window import TumblingWindow
 
 __all__ = [
     "Aggregator",
     "Batch",
+    "Buffer",
     "Count",
+    "Debounce",
+    "Deduplicate",
+    "Delay",
     "Filter",
     "FlatMap",
     "Flatten",
@@ -32,11 +42,13 @@ __all__ = [
     "Mean",
     "PassThrough",
     "Reduce",
+    "Sample",
     "Skip",
     "SlidingWindow",
     "Sum",
     "Take",
     "Throttle",
+    "Timeout",
     "ToList",
     "TumblingWindow",
     "fan_out",
