@@ -18,6 +18,8 @@ class Buffered(Channel):
     other only the last of each kind stays, so that they do not pile up.
     """
 
+    keeps = True
+
     def __init__(self, name: str, size: int, overflow: Overflow, guard: Guard) -> None:
         super().__init__(capacity=size)
         self._name = name

@@ -70,6 +70,9 @@ class Channel:
     origins; with ``tells_ends`` the consumer hears of it, too.
     """
 
+    keeps = False
+    """Whether what the consumer does not work on at once should stay in the channel."""
+
     def __init__(
         self,
         ports: int = 1,

@@ -85,6 +85,8 @@ class WorkStage(ABC):
 
     async def run(self, source: Channel, output: Output) -> None:
         """Work until the end of the stream, or until nobody wants results any more."""
+        if source.keeps:
+            self._window = self._concurrency * self.part_size
         async with asyncio.TaskGroup() as tasks:
             output.on_detach(self._progress.set)
             intake = tasks.create_task(self._take(source, tasks))
@@ -97,7 +99,7 @@ class WorkStage(ABC):
 
     async def _take(self, source: Channel, tasks: asyncio.TaskGroup) -> None:
         while True:
-            item = await source.get()
+            item = await source.get(self._window - self._in_hand if source.keeps else None)
             if not isinstance(item, Chunk):
                 self._line.append(item)
                 self._progress.set()
