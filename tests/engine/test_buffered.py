@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamflow import Skip
@@ -123,7 +123,7 @@ def _sections(items: list[Any], origin: str) -> list[list[Watermark]]:
 
 def test_control_items_do_not_pile_up() -> None:
     for overflow in ("drop_oldest", "drop_newest", "backpressure"):
-        channel, _ = make(3, overflow)  # type: ignore[arg-type]
+        channel, _ = make(3, overflow)
         for number in range(1000):
             if overflow != "backpressure" or number < 3:
                 channel.append(Chunk([number]))

@@ -108,9 +108,7 @@ def test_the_cut_into_chunks_makes_no_difference_to_a_consumer_that_takes_one_at
         return x
 
     flow = chain(Buffer(size, overflow), MapAsync(work, concurrency=1))
-    whole, parts = (
-        run(arriving(times, c).via(flow).to(Collect()), on_error=Skip()) for c in (None, cuts)
-    )
+    whole, parts = (run(arriving(times, c).via(flow).to(Collect()), on_error=Skip()) for c in (None, cuts))
     assert parts == whole
 
 
@@ -246,7 +244,9 @@ def test_a_second_run_begins_with_an_empty_buffer() -> None:
 
 def test_a_failure_behind_it_ends_the_run() -> None:
     seen: list[int] = []
-    pipeline = Chunked([[0], [1], [2], [3]]).via(Buffer(1)).via(Map(lambda x: 1 // (x - 2))).to(ForEach(seen.append))
+    pipeline = (
+        Chunked([[0], [1], [2], [3]]).via(Buffer(1)).via(Map(lambda x: 1 // (x - 2))).to(ForEach(seen.append))
+    )
     with pytest.raises(StepError, match="failed on 2"):
         run(pipeline)
     assert seen == [-1, -1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamflow import EventTime, Skip
+from streamflow.clock import Handle
 from streamflow.operators import (
     Batch,
     Count,
@@ -29,13 +33,23 @@ from streamflow.operators import (
     TumblingWindow,
 )
 from streamflow.operators import Skip as SkipFirst
+from streamflow.testing import VirtualClock
 from tests.arrivals import arriving, gaps, timed, times_of
-from tests.support import Chunked, Recorder, chain, restarts, sizes
+from tests.support import Chunked, Recorder, chain, restarts, sizes, virtual
 
 Element = tuple[str, int]
 """A key and a number that grows along the stream."""
 
 event_time: Any = EventTime(lambda x: x / 4, max_ahead=None)
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def has_key(key: str, element: Element) -> bool:
+    return element[0] == key
+
 
 OPERATORS: dict[str, Any] = {
     "Fold": Fold(0, lambda total, x: total + x),
@@ -52,8 +66,8 @@ OPERATORS: dict[str, Any] = {
     "Timeout": Timeout(1.3),
     "Deduplicate": Deduplicate(lambda x: x % 3),
     "Deduplicate within": Deduplicate(lambda x: x % 3, 1.1),
-    "TumblingWindow": TumblingWindow(1.3, into=Count()),  # type: ignore[arg-type]
-    "SlidingWindow": SlidingWindow(2.6, 1.3, into=Sum()),  # type: ignore[arg-type]
+    "TumblingWindow": TumblingWindow(seconds(1.3), into=Count()),
+    "SlidingWindow": SlidingWindow(seconds(2.6), seconds(1.3), into=Sum()),
     "a chain": chain(Deduplicate(lambda x: x % 5, 2), Sample(1.3), Fold(0, lambda n, x: n + 1), Delay(0.4)),
 }
 
@@ -62,8 +76,8 @@ SAME_VALUES: dict[str, Any] = {
     "Throttle": Throttle(2, per=1.1),
     "Throttle, evenly": Throttle(2, per=1.1, burst=1),
     "Delay of few": Delay(1.3, hold=2),
-    "TumblingWindow by event time": TumblingWindow(2, time=event_time, into=Count()),  # type: ignore[arg-type]
-    "SlidingWindow by event time": SlidingWindow(4, 2, time=event_time, into=Sum()),  # type: ignore[arg-type]
+    "TumblingWindow by event time": TumblingWindow(seconds(2), time=event_time, into=Count()),
+    "SlidingWindow by event time": SlidingWindow(seconds(4), seconds(2), time=event_time, into=Sum()),
     "Deduplicate by event time": Deduplicate(lambda x: x % 3, 2, time=event_time),
 }
 
@@ -81,13 +95,39 @@ def test_each_key_gets_what_its_elements_alone_give(
     keyed: Any = Keyed(lambda element: element[0], flow)
     result = timed(arriving(times, cuts, list(elements)), keyed, on_error=Skip())
     for key in "abc":
-        only: Any = Filter(lambda element, key=key: element[0] == key)
+        only: Any = Filter(partial(has_key, key))
         alone = timed(arriving(times, cuts, list(elements)), only.via(flow), on_error=Skip())
         mine = [(time, value) for time, (k, value) in result if k == key]
         if name in SAME_VALUES:
             assert [value for _, value in mine] == [value for _, value in alone]
         else:
             assert mine == alone
+
+
+class Lagging(VirtualClock):
+    """A loop that is busy: timers come a while after their time."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Handle:
+        return super().call_later(delay + 0.3, callback)
+
+
+NOT_BY_COUNT = [name for name in OPERATORS if name not in ("Batch within", "TumblingWindow", "a chain")]
+
+
+@pytest.mark.parametrize("name", NOT_BY_COUNT)
+@settings(max_examples=25)
+@given(gaps=gaps, cuts=sizes, ttl=st.sampled_from([None, 0.4]))
+def test_timers_that_come_late_change_no_value(
+    name: str, gaps: list[float], cuts: list[int], ttl: float | None
+) -> None:
+    keyed: Any = Keyed(lambda x: x % 3, OPERATORS[name], ttl=ttl)
+    runs = []
+    for clock in (VirtualClock(), Lagging()):
+        sink = Recorder()
+        pipeline = arriving(times_of(gaps), cuts).via(keyed).to(sink)
+        virtual(pipeline.run(clock=clock, on_error=Skip()))
+        runs.append(sorted(sink.values, key=lambda pair: pair[0]))
+    assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize("name", [*OPERATORS, *SAME_VALUES])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ AFFECTED: dict[str, Any] = {
 
 UNAFFECTED: dict[str, Any] = {
     "Batch": Batch(2),
-    "TumblingWindow": TumblingWindow(5, into=Count()),  # type: ignore[arg-type]
+    "TumblingWindow": TumblingWindow(timedelta(seconds=5), into=Count()),
     "Throttle": Throttle(1, per=2),
     "Throttle discard": Throttle(1, per=2, mode="discard"),
     "Throttle burst": Throttle(1, per=2, mode="discard", burst=2),

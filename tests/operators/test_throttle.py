@@ -25,7 +25,9 @@ def logged(times: list[float], most: int, per: float) -> list[float]:
     return passed
 
 
-def bucket(times: list[float], most: int, per: float, burst: int, *, discard: bool) -> list[tuple[float, int]]:
+def bucket(
+    times: list[float], most: int, per: float, burst: int, *, discard: bool
+) -> list[tuple[float, int]]:
     """Tokens counted one by one."""
     tokens, at = float(burst), 0.0
     passed: list[tuple[float, int]] = []

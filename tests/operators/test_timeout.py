@@ -15,7 +15,7 @@ from streamflow.engine.observer import StatsObserver
 from streamflow.operators import Keyed, MapAsync, Throttle, Timeout
 from streamflow.testing import MemoryStore
 from tests.arrivals import arriving, gaps, rounded, timed, times_of
-from tests.support import Chunked, chain, run, sizes
+from tests.support import chain, run, sizes
 
 
 def expected_timeouts(times: list[float], after: float) -> int:
