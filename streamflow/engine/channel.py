@@ -201,10 +201,11 @@ class Channel:
 
     def poll(self, limit: int | None = None) -> Item | None:
         """The next item if there is one at this moment. Of a chunk no more than ``limit`` elements."""
+        was_handed_over = bool(self._pending)
         item = self._poll()
         if limit is not None and isinstance(item, Chunk) and len(item) > limit:
             item, rest = item.split(limit)
-            if self._pending:
+            if was_handed_over:
                 self._pending.appendleft(rest)
             else:
                 self._sizes[0] += len(rest)
