@@ -72,6 +72,8 @@ class Stage:
         """The inputs by which the steps hold more than a channel would: barriers push what is before them into steps
         that would rather not read."""
         self._all_ports = frozenset(range(source.ports))
+        # A buffer keeps what a step would only hold back.
+        self._limit = 1 if source.keeps and any(step.holds_back for step in steps) else None
         self._draining = False
         self._timer: Handle | None = None
         self._wake_at: float | None = None
@@ -101,9 +103,9 @@ class Stage:
                     if self._paused():
                         ended = await self._send(self._through(await self.source.get_tick(), 0))
                         continue
-                item = self.source.poll()
+                item = self.source.poll(self._limit)
                 if item is None:
-                    item = await self.source.get()
+                    item = await self.source.get(self._limit)
                     self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
                 await self._give_turn()

@@ -61,6 +61,7 @@ class StatefulStep(SyncStep):
     ) -> None:
         super().__init__(name, guard)
         self.table = table
+        self.holds_back = type(logic).backlog is not Logic.backlog
         self._logic = logic
         self._clock = clock
         self._keyed = keyed

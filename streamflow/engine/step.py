@@ -19,6 +19,9 @@ class SyncStep:
     table: StateTable | None = None
     """What the step remembers, if it does."""
 
+    holds_back = False
+    """Whether it may have a `backlog`."""
+
     def __init__(self, name: str, guard: Guard) -> None:
         self.name = name
         self.guard = guard

@@ -28,7 +28,8 @@ class Buffer(Flow[T, T]):
         ──1───────4────────────▶
 
     What is before it and what is behind it run concurrently. An element that comes while the consumer waits is the
-    consumer's, at most a chunk at once, and fills nothing; a `MapAsync` right behind it takes no more than it works on.
+    consumer's, at most a chunk at once, and fills nothing. A `MapAsync` right behind it takes no more than it works on,
+    a `Throttle` no more than one element that has to wait.
     When the buffer is full: ``"backpressure"`` (the default) makes the producer wait; ``"drop_oldest"`` and
     ``"drop_newest"`` drop what has waited longest or what comes; ``"fail"`` gives each element that finds no room to
     the error policy, with a `BufferError`. What is dropped is counted (``dropped`` in ``stats().steps``), logged, and

@@ -203,6 +203,16 @@ def test_work_behind_a_buffer_takes_no_more_than_it_works_on(overflow: Any, conc
     assert result == taken == expected[overflow]
 
 
+@pytest.mark.parametrize(
+    ("overflow", "expected"),
+    [("backpressure", list(range(12))), ("drop_oldest", [0, 3, 9, 10, 11]), ("drop_newest", [0, 1, 2, 3, 6])],
+)
+def test_a_throttle_behind_a_buffer_leaves_in_it_what_waits(overflow: Any, expected: list[int]) -> None:
+    # One passes and one is in hand; three of the others stay.
+    flow = chain(Buffer(3, overflow), Throttle(1, per=1))
+    assert run(arriving([0.0] * 6 + [0.5] * 6).via(flow).to(Collect())) == expected
+
+
 @given(gaps, sizes, st.integers(1, 6))
 def test_a_restart_loses_and_doubles_nothing(gaps: list[float], cuts: list[int], size: int) -> None:
     def build() -> tuple[Any, Recorder, Chunked]:
