@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 
 from attrs import evolve
 
@@ -68,6 +69,9 @@ class Channel:
     one origin that meet here are told apart, since one may be far behind the other. A port that ends, ends its
     origins; with ``tells_ends`` the consumer hears of it, too.
     """
+
+    keeps = False
+    """Whether what the consumer does not work on at once should stay in the channel."""
 
     def __init__(
         self,
@@ -147,33 +151,23 @@ class Channel:
         """Elements that wait in the channel."""
         return sum(self._sizes)
 
+    @property
+    def has_input(self) -> bool:
+        """Whether elements or the end wait in the channel, or a source that never waits is in front of it."""
+        items = chain(self._pending, (item for queue in self._queues for _, item in queue))
+        return self.feed is not None or any(isinstance(item, Chunk | End) for item in items)
+
     # The consumer's side
 
     async def get(self, limit: int | None = None) -> Item:
         """The next item, or a `Tick` after `wake`. Of a chunk no more than ``limit`` elements."""
-        while (item := self.poll()) is None:
+        while (item := self.poll(limit)) is None:
             self._wanted = limit or CHUNK_SIZE
             try:
                 await self._ready.wait()
             finally:
                 self._wanted = 0
-        if limit is not None and isinstance(item, Chunk) and len(item) > limit:
-            item, rest = item.split(limit)
-            self._sizes[0] += len(rest)
-            self._queues[0].appendleft((0, rest))
         return item
-
-    def hand_over(self, chunk: Chunk) -> Chunk | None:
-        """Give a chunk to a consumer that waits for one, past the queue; what it does not want is left."""
-        wanted, self._wanted = self._wanted, 0
-        if not wanted:
-            return chunk
-        left = None
-        if len(chunk) > wanted:
-            chunk, left = chunk.split(wanted)
-        self._pending.append(chunk)
-        self._ready.set()
-        return left
 
     async def get_tick(self) -> Item:
         """Wait for `wake` only, and leave what is in the channel."""
@@ -198,11 +192,27 @@ class Channel:
                     item.give(Outcome.UNUSED)
             queue.clear()
             room.set()
+        for item in self._pending:
+            if isinstance(item, Chunk):
+                item.give(Outcome.UNUSED)
+        self._pending.clear()
         for callback in self.on_detach:
             callback()
 
-    def poll(self) -> Item | None:
-        """The next item if there is one at this moment."""
+    def poll(self, limit: int | None = None) -> Item | None:
+        """The next item if there is one at this moment. Of a chunk no more than ``limit`` elements."""
+        was_handed_over = bool(self._pending)
+        item = self._poll()
+        if limit is not None and isinstance(item, Chunk) and len(item) > limit:
+            item, rest = item.split(limit)
+            if was_handed_over:
+                self._pending.appendleft(rest)
+            else:
+                self._sizes[0] += len(rest)
+                self._queues[0].appendleft((0, rest))
+        return item
+
+    def _poll(self) -> Item | None:
         if self._ticked:
             self._ticked = False
             return TICK

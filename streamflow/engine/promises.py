@@ -73,6 +73,7 @@ def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
         for logic in logics
         if logic.logic.holds < UNBOUNDED
     )
+    held += sum(stage.queue.queue.size for stage in behind if stage.queue is not None)
     source.held = sum(int(logic.logic.holds) for logic in holding)
     in_flight = sum(step.in_flight for step in work)
     source.in_flight = held + in_flight + _IN_FLIGHT * len(behind)

@@ -72,11 +72,15 @@ class Stage:
         """The inputs by which the steps hold more than a channel would: barriers push what is before them into steps
         that would rather not read."""
         self._all_ports = frozenset(range(source.ports))
+        # A buffer keeps what a step would only hold back.
+        self._limit = 1 if source.keeps and any(step.holds_back for step in steps) else None
         self._draining = False
         self._timer: Handle | None = None
         self._wake_at: float | None = None
         self._turn = perf_counter()
         output.on_detach(self.wake)
+        for step in steps:
+            step.watch_input(self._has_unread)
 
     def wake(self) -> None:
         self.source.wake()
@@ -99,9 +103,9 @@ class Stage:
                     if self._paused():
                         ended = await self._send(self._through(await self.source.get_tick(), 0))
                         continue
-                item = self.source.poll()
+                item = self.source.poll(self._limit)
                 if item is None:
-                    item = await self.source.get()
+                    item = await self.source.get(self._limit)
                     self._turn = perf_counter()
                 ended = await self._send(self._through(item, 0))
                 await self._give_turn()
@@ -162,6 +166,9 @@ class Stage:
     def _paused(self) -> bool:
         """Whether a step holds elements for a while, and no barrier is waiting behind what it does not read."""
         return not (self._draining or self._barrier_waits) and any(step.backlog for step in self._timed)
+
+    def _has_unread(self) -> bool:
+        return self._paused() or self.source.has_input
 
     @property
     def _barrier_waits(self) -> bool:

@@ -61,6 +61,7 @@ class StatefulStep(SyncStep):
     ) -> None:
         super().__init__(name, guard)
         self.table = table
+        self.holds_back = type(logic).backlog is not Logic.backlog
         self._logic = logic
         self._clock = clock
         self._keyed = keyed
@@ -71,7 +72,7 @@ class StatefulStep(SyncStep):
         self._made = count(1) if marks else None
         # What it emits later comes from its only origin, or from itself.
         single = name if mixes or self._time is not None else next(iter(all_origins), "")
-        self._origin = single if logic.holds > 0 or mixes else None
+        self._origin = single if logic.holds > 0 or mixes or self._time is not None else None
         self._by_clock = isinstance(logic.time, ProcessingTime)
         self._receipts = HeldReceipts(holding=logic.keeps_receipts, takes=logic.takes)
         self._late: list[tuple[Any, Receipt]] = []
@@ -228,7 +229,7 @@ class StatefulStep(SyncStep):
         assert self._ttl is not None
         table, now = self.table, self._scope.now
         assert table is not None
-        for key in table.idle(now - self._ttl):
+        for key in table.idle(now, self._ttl):
             self._logic.forget(self._scope, key)
         for key in keys:
             with suppress(TypeError):  # an unhashable key: the element will fail
@@ -258,9 +259,9 @@ class StatefulStep(SyncStep):
                 yield from self._after()
             case Watermark() | Quiet() | Progress() if self.table_holds():
                 self._withheld[type(item), item.origin] = item
-            case End() if item.drain or (self.draining and self.backlog):
+            case End() if item.drain or (self.draining and self._pending):
                 yield self._given_back()
-            case End() if self.backlog:
+            case End() if self._pending:
                 self._end = item
             case End():
                 yield from self._finish(item)
@@ -332,7 +333,7 @@ class StatefulStep(SyncStep):
             self._forget_idle()
         if self._end is not None and self.draining:
             yield self._given_back()
-        elif self._end is not None and not self.backlog:
+        elif self._end is not None and not self._pending:
             end, self._end = self._end, None
             yield from self._finish(end)
 
@@ -352,6 +353,13 @@ class StatefulStep(SyncStep):
     @property
     def backlog(self) -> int:
         return self._logic.backlog(self._scope)
+
+    @property
+    def _pending(self) -> int:
+        return self._logic.pending(self._scope)
+
+    def watch_input(self, has_unread: Callable[[], bool]) -> None:
+        self._scope.has_unread = has_unread
 
     # What comes out
 

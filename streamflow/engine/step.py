@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Item, Outcome
@@ -18,6 +18,9 @@ class SyncStep:
 
     table: StateTable | None = None
     """What the step remembers, if it does."""
+
+    holds_back = False
+    """Whether it may have a `backlog`."""
 
     def __init__(self, name: str, guard: Guard) -> None:
         self.name = name
@@ -68,6 +71,9 @@ class SyncStep:
 
     def abandon(self) -> None:
         """Nobody wants what the step would still emit: let go of the receipts of what it holds."""
+
+    def watch_input(self, has_unread: Callable[[], bool]) -> None:
+        """Be given the means to ask whether there is input that the stage has not read."""
 
     def next_wake(self) -> float | None:
         """The clock time at which the step wants a `Tick`."""

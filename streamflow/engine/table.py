@@ -105,11 +105,12 @@ class StateTable:
         self._seen.pop(key, None)
         self._seen[key] = now
 
-    def idle(self, since: float) -> Iterator[Hashable]:
-        """Take the keys that were not seen after ``since``, those that have been idle longest first."""
+    def idle(self, now: float, ttl: float) -> Iterator[Hashable]:
+        """Take the keys that have not been seen for ``ttl``, those that have been idle longest first."""
         while self._seen:
             key = next(iter(self._seen))
-            if self._seen[key] > since:
+            # As the timer is computed: with a difference, rounding could leave a key idle and not idle enough.
+            if self._seen[key] + ttl > now:
                 return
             self.touch(key)
             del self._seen[key]

@@ -66,6 +66,8 @@ class Scope:
     port: int = 0
     """The input that they come by, where there are several."""
     tracker: WatermarkTracker | None = None
+    has_unread: Callable[[], bool] = lambda: False
+    """Whether there is input that could be read and is not: the step, or one in its stage, is busy or holds back."""
     ahead: int = 0
     """Count elements here whose time was too far in the future to be believed."""
     unused: bool = False
@@ -174,9 +176,12 @@ class Logic(Generic[T, U]):
         return any(scope.table.spaces.values())
 
     def backlog(self, scope: Scope) -> int:
-        """Elements held until their timers let them go. While it is above zero no new input is read, and the
-        end of the stream waits for it."""
+        """Elements held until their timers let them go. While it is above zero no new input is read."""
         return 0
+
+    def pending(self, scope: Scope) -> int:
+        """Elements that the end of the stream waits for: their timers let them go. By default the `backlog`."""
+        return self.backlog(scope)
 
     @property
     def event_times(self) -> tuple[EventTime[Any], ...]:

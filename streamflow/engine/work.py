@@ -177,6 +177,9 @@ class WorkStage(ABC):
         """Work on a part: `Part.finish` it, or `Part.open` it and end the outputs."""
 
     async def run(self, source: Channel, output: Output) -> None:
+        if source.keeps:
+            # What is taken out of a buffer of the user's is no longer there to be dropped.
+            self._window = self._concurrency * self.part_size
         async with asyncio.TaskGroup() as tasks:
             output.on_detach(self._progress.set)
             intake = tasks.create_task(self._take(source, tasks))
@@ -189,7 +192,7 @@ class WorkStage(ABC):
 
     async def _take(self, source: Channel, tasks: asyncio.TaskGroup) -> None:
         while True:
-            item = await source.get()
+            item = await source.get(self._window - self._in_hand if source.keeps else None)
             if not isinstance(item, Chunk):
                 self._queue(item)
                 if isinstance(item, End):

@@ -3,7 +3,11 @@
 from streamflow.operators.aggregators import Aggregator, Count, Mean, Sum, ToList
 from streamflow.operators.batch import Batch
 from streamflow.operators.branch import fan_out, merge, split
+from streamflow.operators.buffer import Buffer
 from streamflow.operators.combine import Aggregate, Combine
+from streamflow.operators.debounce import Debounce
+from streamflow.operators.deduplicate import Deduplicate
+from streamflow.operators.delay import Delay
 from streamflow.operators.extremes import Max, Min, TopK
 from streamflow.operators.filter import Filter
 from streamflow.operators.filter_async import FilterAsync
@@ -16,19 +20,25 @@ from streamflow.operators.keyed import Keyed
 from streamflow.operators.lookup import Lookup
 from streamflow.operators.map import Map
 from streamflow.operators.map_async import MapAsync
+from streamflow.operators.sample import Sample
 from streamflow.operators.sliding_window import SlidingWindow
 from streamflow.operators.stateful_map import StatefulMap
 from streamflow.operators.take import Skip, Take
 from streamflow.operators.take_while import DropWhile, TakeWhile
 from streamflow.operators.throttle import Throttle
+from streamflow.operators.timeout import Timeout
 from streamflow.operators.tumbling_window import TumblingWindow
 
 __all__ = [
     "Aggregate",
     "Aggregator",
     "Batch",
+    "Buffer",
     "Combine",
     "Count",
+    "Debounce",
+    "Deduplicate",
+    "Delay",
     "DropWhile",
     "Filter",
     "FilterAsync",
@@ -47,6 +57,7 @@ __all__ = [
     "Min",
     "PassThrough",
     "Reduce",
+    "Sample",
     "Skip",
     "SlidingWindow",
     "StatefulMap",
@@ -54,6 +65,7 @@ __all__ = [
     "Take",
     "TakeWhile",
     "Throttle",
+    "Timeout",
     "ToList",
     "TopK",
     "TumblingWindow",

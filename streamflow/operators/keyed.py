@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from attrs import field, frozen
@@ -12,7 +13,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.graph import Flow, Sink, inner_names, parts
 from streamflow.message import KeyedValue
 from streamflow.operators import _check
-from streamflow.policies import ErrorPolicy
+from streamflow.policies import ErrorPolicy, seconds
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -34,6 +35,11 @@ class Keyed(Flow[T, KeyedValue[K, U]]):
     nothing else. Keys must be hashable; to be saved in checkpoints they are str, bytes, numbers, bool, None or tuples.
     All keys share one watermark.
 
+    With ``ttl`` a key that no element came for in so long, by the pipeline's clock, is forgotten, and begins anew with
+    its next element: `Fold` with the initial state, `Take` with a count of 0, `Deduplicate` with no memory. Each step
+    of ``flow`` goes by the elements that come to it. What holds elements or times (`Batch`, windows, `Throttle`,
+    `Delay` and the like) lets go of them by itself and is not affected. Without ``ttl`` keys are kept for ever.
+
     Emits, completes and holds as ``flow`` does.
 
     >>> import asyncio
@@ -45,16 +51,19 @@ class Keyed(Flow[T, KeyedValue[K, U]]):
     >>> asyncio.run(counted.to(Collect()).run())
     [KeyedValue(key='a', value=1), KeyedValue(key='b', value=1), KeyedValue(key='a', value=2)]
 
-    Raises `ConfigurationError` for a flow that is not synchronous.
+    Raises `ConfigurationError` for a flow that is not synchronous, and for a ttl that is not positive.
     Source of the idea: go-streams' ``Keyed``.
     """
 
     key: Callable[[T], K]
     flow: Flow[T, U]
+    ttl: timedelta | float | None = None
     on_error: ErrorPolicy | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         _check.function(self.key, "Keyed's key")
+        if self.ttl is not None:
+            seconds(self.ttl, "Keyed's ttl")
         _check.policy(self.on_error, "Keyed")
         for part in parts(self.flow):
             if not isinstance(part.transform(), Fragment | Logic):
@@ -68,4 +77,5 @@ class Keyed(Flow[T, KeyedValue[K, U]]):
         return {f"{name}/{side}": sink for name, flow in inner for side, sink in flow.sides().items()}
 
     def transform(self) -> Transform:
-        return KeyedRun(self.key, parts(self.flow))
+        ttl = None if self.ttl is None else seconds(self.ttl, "Keyed's ttl")
+        return KeyedRun(self.key, parts(self.flow), ttl)
