@@ -3,6 +3,7 @@
 from streamflow.operators.aggregators import Aggregator, Count, Mean, Sum, ToList
 from streamflow.operators.batch import Batch
 from streamflow.operators.branch import fan_out, merge, split
+from streamflow.operators.count_window import CountWindow
 from streamflow.operators.filter import Filter
 from streamflow.operators.flat_map import FlatMap, Flatten
 from streamflow.operators.fold import Fold, Reduce
@@ -11,6 +12,7 @@ from streamflow.operators.keyed import Keyed
 from streamflow.operators.lookup import Lookup
 from streamflow.operators.map import Map
 from streamflow.operators.map_async import MapAsync
+from streamflow.operators.session_window import SessionWindow
 from streamflow.operators.sliding_window import SlidingWindow
 from streamflow.operators.take import Skip, Take
 from streamflow.operators.throttle import Throttle
@@ -20,6 +22,7 @@ __all__ = [
     "Aggregator",
     "Batch",
     "Count",
+    "CountWindow",
     "Filter",
     "FlatMap",
     "Flatten",
@@ -32,6 +35,7 @@ __all__ = [
     "Mean",
     "PassThrough",
     "Reduce",
+    "SessionWindow",
     "Skip",
     "SlidingWindow",
     "Sum",
