@@ -42,7 +42,8 @@ class SessionWindow(Flow[T, Window[A]]):
     revision; if that takes its end past the watermark it is open again, and is emitted when it closes. A session that
     two were merged into goes on from the larger revision.
 
-    Emits when a session closes, in the order of their ends. Completes with its input, after emitting open sessions; a
+    Emits when a session closes, in the order of their ends: a later step that goes by their starts needs an
+    ``out_of_order`` as long as a session. Completes with its input, after emitting open sessions; a
     drain does not emit them. Holds one accumulator for each session (and key).
 
     >>> import asyncio

@@ -36,6 +36,7 @@ from tests.operators.windows import (
     numbered,
     plain,
     results,
+    seen_by,
 )
 from tests.support import Chunked, Recorder, cut, restarts, run, sizes, stamped
 
@@ -111,10 +112,10 @@ def test_a_window_after_it_loses_nothing_by_the_end_of_sessions(
 def test_a_window_after_it_loses_nothing_by_the_start_of_sessions(
     events: list[Event], sizes: list[int], lateness: int
 ) -> None:
-    """In order, and each session is emitted again with later elements: none begins before what was promised."""
+    """Sessions come in the order of their ends: only what the first promises closes the second window."""
     counting = Counting()
     second: Any = TumblingWindow(
-        timedelta(seconds=10), time=EventTime(lambda keyed: keyed.value.start), into=Count()
+        timedelta(seconds=10), time=EventTime(lambda keyed: keyed.value.start, out_of_order=10_000), into=Count()
     )
     first: Any = Keyed(key_of, sessions(4, lateness=lateness))
     stream: Any = Chunked(cut(sorted(events, key=event_time), sizes))
@@ -241,14 +242,11 @@ def test_a_failure_to_merge_leaves_both_sessions() -> None:
 
 
 def test_the_session_of_a_quiet_stream_closes_with_the_clock() -> None:
-    seen: list[tuple[float, Any]] = []
-    source = Chunked([[1], [4]], times=[0.0, 2.0])
+    quiet = Chunked([[1], [4]], times=[0.0, 2.0], ends=False)
     time: Any = EventTime(lambda t: t, out_of_order=3, idle_after=timedelta(seconds=4))
     window: Any = SessionWindow(timedelta(seconds=10), time=time, into=Count())
-    other = Chunked([[99]], "other", times=[100.0]).via(Map(lambda x: x))
-    quiet = source.via(window).via(stamped(seen))
-    run(Pipeline(quiet.to(Collect()), other.to(Collect())))
-    assert [w.value for _, w in seen] == [2]
+    # The watermark goes on from 4 when the source is idle, at 6.
+    assert seen_by(quiet.via(window), 60) == [(16.0, Window(1, 14, 2))]
 
 
 @given(st.lists(events, min_size=2, max_size=3), st.data())

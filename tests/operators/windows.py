@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from streamflow import Observer, Window
 from streamflow.connectors import Collect
 from streamflow.operators import Keyed
-from tests.support import run
+from streamflow.testing import VirtualClock
+from tests.support import run, stamped, virtual
 
 Event = tuple[int, float, int]
 """A key, an event time, and a number that tells one from another."""
@@ -214,6 +216,19 @@ def results(stream: Any, window: Any, *observers: Observer, **options: Any) -> l
     """What comes out of windows for each key, with the key."""
     keyed: Any = Keyed(key_of, window)
     return [(key, w) for key, w in run(stream.via(keyed).to(Collect()), observers=observers, **options)]
+
+
+def seen_by(stream: Any, until: float) -> list[tuple[float, Any]]:
+    """What comes out of a stream that never ends, and when, until it is stopped."""
+    seen: list[tuple[float, Any]] = []
+
+    async def work() -> None:
+        async with stream.via(stamped(seen)).to(Collect()).start(clock=VirtualClock()) as running:
+            await asyncio.sleep(until)
+            await running.stop()
+
+    virtual(work())
+    return [(round(time, 3), window) for time, window in seen]
 
 
 def plain(emitted: Iterable[Emitted]) -> list[Any]:
