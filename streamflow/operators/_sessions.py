@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
 from operator import attrgetter, itemgetter
 from typing import Any, Generic, TypeVar
 
 from attrs import define
 
-from streamflow.engine.table import Timers
 from streamflow.engine.transform import UNBOUNDED, Logic, Scope
 from streamflow.message import Window
 from streamflow.operators._grid import finite
@@ -29,7 +30,7 @@ class Session(Generic[A]):
     last: float
     acc: A
     number: int
-    """In the order of creation, over all keys."""
+    """In the order of creation, over all keys, from 1 on. 0: it is gone, or has become part of another."""
     revision: int = 0
     """How often it has been emitted."""
     is_over: bool = False
@@ -39,12 +40,16 @@ class Session(Generic[A]):
 Due = tuple[float, float, int, Hashable, Session[Any]]
 """The end, start and number of a session, by which closed ones are ordered; its key; the session."""
 
+_ORDER = itemgetter(0, 1, 2)
+_START = attrgetter("start")
+
 
 class SessionWindows(Logic[Any, Any]):
     """The table has for each key its sessions by start, usually one; ``meta["created"]`` counts them.
 
-    A key's timer is never later than what has to happen next to one of its sessions: it is not moved with every
-    element, but set again when it is due.
+    Sessions are emitted by their ends, and after the watermark has passed one no element joins it. So it makes no
+    difference whether they are emitted at once, or together behind the chunk, which is cheaper. Only where late
+    elements are emitted as well, those come in between.
     """
 
     holds = UNBOUNDED
@@ -61,30 +66,34 @@ class SessionWindows(Logic[Any, Any]):
         )
         self._revises = options.revises
         self._updates = options.emit == "update"
-        self._due = math.inf
-        """Nothing has to be closed before the watermark is past this."""
+        self._closes_at_once = options.lateness > 0 and not self._updates
         self._closing: Iterator[Due] = iter(())
         """Closed and to be emitted; where a result failed, it goes on behind it."""
-        self._starts = Timers()
-        """Number of each session in the table → its start, for the earliest of them."""
+        self._serial = count()
+        self._due: list[tuple[float, int, Hashable, Session[Any]]] = []
+        """A heap of all sessions and some that are gone, by a time that is not after their next change: it is not moved
+        with every element, but when it is reached."""
+        self._starts: list[tuple[float, int, Session[Any]]] = []
+        """The same by their starts. Both derive from the table and are not saved."""
 
     # Elements
 
     def process(self, scope: Scope, rows: Iterator[tuple[Any, Any]]) -> Iterator[Out]:
-        table, gap, add, revises = scope.table, self.gap, self.into.add, self._revises
+        table, gap, add = scope.table, self.gap, self.into.add
+        revises, at_once = self._revises, self._closes_at_once
         space: dict[Any, list[Session[Any]]] = table.space()
         touch = table.touch if table.tracked else None
         now = scope.now
         extract = self._extract or (lambda _: now)
         # Each element is judged by the watermark before it and then advances it, so that the cut into chunks makes no
-        # difference: what the watermark has passed is closed before the next element could join it.
+        # difference.
         if self._extract is None:
             top, bound, closed, lag, ahead = math.inf, 0.0, _after(now), 0.0, 0.0
         else:
             view = scope.watermark.view(scope.origin, now)
             top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
         try:
-            if closed > self._due:
+            if at_once:
                 yield from self._close(scope, closed)
             for key, value in rows:
                 time: Any = extract(value)
@@ -92,8 +101,12 @@ class SessionWindows(Logic[Any, Any]):
                     time = epoch(time)
                 sessions = space.get(key)
                 session = sessions[-1] if sessions else None
-                if session is not None and session.start <= time <= session.last + gap:
-                    # No earlier session is within the gap.
+                if (
+                    session is not None
+                    and session.start <= time <= (end := session.last + gap)
+                    and closed <= end
+                ):
+                    # It is open, and no earlier one is within the gap.
                     if touch is not None:
                         touch(key)
                     session.acc = add(session.acc, value)
@@ -105,7 +118,7 @@ class SessionWindows(Logic[Any, Any]):
                         scope.late(value)
                         continue
                 if revises:
-                    yield from self._revised(scope, key, session, closed)
+                    yield from self._revised(key, session, closed)
                 if time > top:
                     if time > ahead:
                         scope.ahead += 1
@@ -113,7 +126,7 @@ class SessionWindows(Logic[Any, Any]):
                     top = time
                     if top - lag > closed and bound > closed:
                         closed = min(bound, top - lag)
-                        if closed > self._due:
+                        if at_once and self._due[0][0] < closed:
                             yield from self._close(scope, closed)
         finally:
             if self._extract is not None:
@@ -124,27 +137,33 @@ class SessionWindows(Logic[Any, Any]):
     ) -> Session[Any] | None:
         """The session that an element is in now: of those that it is near to it makes one. None: it is late."""
         sessions: list[Session[Any]] = scope.table.space().get(key, [])
-        gap = self.gap
-        near = [session for session in sessions if session.start <= time + gap and time <= session.last + gap]
+        gap, lateness = self.gap, self.lateness
+        near = [
+            session
+            for session in sessions
+            if session.start <= time + gap
+            and time <= (end := session.last + gap)
+            and end + lateness >= closed
+        ]
         if not near:
-            if time + gap + self.lateness < closed:
-                return None
-            return self._created(scope, key, time, value)
+            return None if time + gap + lateness < closed else self._created(scope, key, time, value)
         scope.table.touch(key)
-        first = near[0]
-        acc = self.into.add(first.acc, value)
+        acc = self.into.add(near[0].acc, value)
         for other in near[1:]:
             acc = self.into.merge(acc, other.acc)
-        for session in near:
-            self._gone(session)
-        first.start, first.last, first.acc = min(time, first.start), max(time, near[-1].last), acc
-        first.number = min(session.number for session in near)
-        first.revision = max(session.revision for session in near)
-        first.is_over = any(session.is_over for session in near)
-        for other in near[1:]:
+        session = Session(
+            min(time, near[0].start),
+            max(time, near[-1].last),
+            acc,
+            min(session.number for session in near),
+            max(session.revision for session in near),
+        )
+        for other in near:
+            other.number = 0
             sessions.remove(other)
-        self._starts.set(first.number, first.start)
-        return first
+        insort(sessions, session, key=_START)
+        self._watch(key, session)
+        return session
 
     def _created(self, scope: Scope, key: Hashable, time: float, value: Any) -> Session[Any]:
         acc = self.into.add(self.into.initial(), value)
@@ -152,20 +171,22 @@ class SessionWindows(Logic[Any, Any]):
         table.touch(key)
         number = table.meta["created"] = table.meta.get("created", 0) + 1
         session = Session(time, time, acc, number)
-        insort(table.space().setdefault(key, []), session, key=attrgetter("start"))
-        self._starts.set(number, time)
-        self._wake(scope, key, time + self.gap)
+        insort(table.space().setdefault(key, []), session, key=_START)
+        self._watch(key, session)
         return session
 
-    def _gone(self, session: Session[Any]) -> None:
-        self._starts.clear(session.number)
+    def _watch(self, key: Hashable, session: Session[Any]) -> None:
+        serial = next(self._serial)
+        heappush(self._due, (self._next_change(session), serial, key, session))
+        if len(self._starts) > 2 * len(self._due) + 64:
+            # Below one that stays long there may be many that are gone.
+            self._starts = [entry for entry in self._starts if entry[2].number]
+            heapify(self._starts)
+        heappush(self._starts, (session.start, serial, session))
 
-    def _revised(self, scope: Scope, key: Hashable, session: Session[Any], closed: float) -> Iterator[Out]:
+    def _revised(self, key: Hashable, session: Session[Any], closed: float) -> Iterator[Out]:
         """A session has changed: emit it if it is over already, or if each change is emitted."""
-        was_over = session.is_over
         session.is_over = session.last + self.gap < closed
-        if was_over and not session.is_over:
-            self._wake(scope, key, session.last + self.gap)
         if self._updates or session.is_over:
             yield key, self._window(session)
 
@@ -174,51 +195,49 @@ class SessionWindows(Logic[Any, Any]):
         session.revision += 1
         return Window(session.start, session.last + self.gap, self.into.result(session.acc), revision)
 
-    def _wake(self, scope: Scope, key: Hashable, time: float) -> None:
-        """See that the key is looked at when the watermark has passed ``time``."""
-        timer = scope.table.timers.get(key)
-        if timer is None or time < timer:
-            scope.table.timers.set(key, time)
-            self._due = min(self._due, time)
-
     # Closing
 
     def _close(self, scope: Scope, until: float) -> Iterator[Out]:
         """Emit the sessions that end before ``until``, in order, and forget those that nothing can join any more."""
-        # Should a result fail, what is left of this is to be done before the next element.
-        self._due = -math.inf
         for _, _, _, key, session in self._closing:
             yield key, self._window(session)
-        self._closing = iter(sorted(self._ended(scope, until), key=itemgetter(0, 1, 2)))
+        self._closing = iter(sorted(self._ended(scope, until), key=_ORDER))
         for _, _, _, key, session in self._closing:
             yield key, self._window(session)
-        self._due = _or_never(scope.table.timers.next())
 
-    def _ended(self, scope: Scope, until: float) -> Iterator[Due]:
+    def _ended(self, scope: Scope, until: float) -> list[Due]:
         """Take the sessions that are to be emitted, in any order."""
-        table, timers = scope.table, scope.table.timers
-        space: dict[Any, list[Session[Any]]] = table.space()
-        while _or_never(timers.next()) < until:
-            key = timers.first()
-            table.touch(key)
-            timers.pop()
-            kept: list[Session[Any]] = []
-            for session in space.pop(key):
-                end = session.last + self.gap
-                if end < until and not session.is_over:
-                    session.is_over = True
-                    if not self._updates:
-                        yield end, session.start, session.number, key, session
-                if end + self.lateness < until:
-                    self._gone(session)
-                else:
-                    kept.append(session)
-            if kept:
-                space[key] = kept
-                timers.set(key, min(map(self._next_change, kept)))
+        gap, due = self.gap, self._due
+        space: dict[Any, list[Session[Any]]] = scope.table.space()
+        ended: list[Due] = []
+        while due and due[0][0] < until:
+            _, serial, key, session = due[0]
+            if not session.number:
+                heappop(due)
+                continue
+            end = session.last + gap
+            if end < until:
+                scope.table.touch(key)
+                if not session.is_over and not self._updates:
+                    ended.append((end, session.start, session.number, key, session))
+                session.is_over = True
+            change = self._next_change(session)
+            if change >= until:
+                heapreplace(due, (change, serial, key, session))
+                continue
+            heappop(due)
+            session.number = 0
+            sessions = space[key]
+            if len(sessions) > 1:
+                sessions.remove(session)
+            else:
+                del space[key]
+        return ended
 
     def _next_change(self, session: Session[Any]) -> float:
-        return session.last + self.gap + (self.lateness if session.is_over else 0.0)
+        """When the session closes, or is forgotten if it is over."""
+        end = session.last + self.gap
+        return end + self.lateness if session.is_over else end
 
     def on_watermark(self, scope: Scope, time: float) -> Iterable[Out]:
         return self._close(scope, _after(time) if self._extract is None else time)
@@ -226,21 +245,23 @@ class SessionWindows(Logic[Any, Any]):
     def on_end(self, scope: Scope) -> Iterable[Out]:
         return self._close(scope, math.inf)
 
+    def next_close(self, scope: Scope) -> float | None:
+        return self._due[0][0] if self._due else None
+
     def on_start(self, scope: Scope) -> None:
-        for sessions in scope.table.space().values():
+        for key, sessions in scope.table.space().items():
             for session in sessions:
-                self._starts.set(session.number, session.start)
-        self._due = _or_never(scope.table.timers.next())
+                self._watch(key, session)
 
     def promise(self, scope: Scope, watermark: float) -> float:
         """The earliest start of a session that may still be emitted."""
-        return min(_or_never(self._starts.next()), watermark - self.gap - self.lateness)
+        starts = self._starts
+        while starts and not starts[0][2].number:
+            heappop(starts)
+        own = watermark - self.gap - self.lateness
+        return min(starts[0][0], own) if starts else own
 
 
 def _after(now: float) -> float:
     """By the clock a session is over at its end, not after it: nothing more can come at that time."""
     return math.nextafter(now, math.inf)
-
-
-def _or_never(time: float | None) -> float:
-    return math.inf if time is None else time
