@@ -11,7 +11,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -55,7 +55,8 @@ def flights() -> Sequence[Flight]:
         distance, hour, minute = (column[name] for name in ("distance", "time_hour", "minute"))
         made = [
             Flight(
-                _epoch(row[hour]) + 60.0 * (int(row[minute]) + (0 if row[delay] == "NA" else int(row[delay]))),
+                _epoch(row[hour])
+                + 60.0 * (int(row[minute]) + (0 if row[delay] == "NA" else int(row[delay]))),
                 row[carrier],
                 row[origin],
                 row[tailnum],
@@ -68,7 +69,7 @@ def flights() -> Sequence[Flight]:
     return made
 
 
-@lru_cache(maxsize=None)
+@cache
 def _epoch(hour: str) -> float:
     return datetime.fromisoformat(hour).timestamp()
 
@@ -92,17 +93,17 @@ def _database() -> Any:
             CREATE TABLE flights AS SELECT
                 CAST(epoch(CAST(time_hour AS TIMESTAMP)) AS BIGINT)
                     + 60 * CAST(minute AS BIGINT)
-                    + 60 * coalesce(TRY_CAST(dep_delay AS BIGINT), 0) AS departed,
+                    + 60 * coalesce(TRY_CAST(dep_delay AS BIGINT), 0) AS dep,
                 carrier, origin, tailnum, CAST(distance AS BIGINT) AS distance
             FROM read_csv(?, all_varchar = true)
             """,
             [rows],
         )
-    assert connection.execute("SELECT count(*), count(departed) FROM flights").fetchone() == (ROWS, ROWS)
+    assert connection.execute("SELECT count(*), count(dep) FROM flights").fetchone() == (ROWS, ROWS)
     return connection
 
 
 def ask(query: str) -> list[tuple[Any, ...]]:
-    """What DuckDB answers; the table is ``flights(departed, carrier, origin, tailnum, distance)``."""
+    """What DuckDB answers; the table is ``flights(dep, carrier, origin, tailnum, distance)``."""
     rows: list[tuple[Any, ...]] = _database().execute(query).fetchall()
     return rows

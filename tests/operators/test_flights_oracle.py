@@ -7,6 +7,7 @@ The slowest tests of the operators, some seconds in all: each runs 336,776 fligh
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -37,11 +38,11 @@ class CountAndMiles(Aggregator[Flight, tuple[int, int]]):
         return acc
 
 
-def ours(order: str, column: str, window: Any) -> list[tuple[Any, ...]]:
+def ours(order: str, key: Callable[[Flight], str], window: Any) -> list[tuple[Any, ...]]:
     """Key, start, end, number of flights and miles of each window, sorted. Nothing may be late."""
     counting = Counting()
     data = flights.flights() if order == "in order" else flights.shuffled()
-    keyed: Any = Keyed(lambda flight: getattr(flight, column), window)
+    keyed: Any = Keyed(key, window)
     got = asyncio.run(Source(data).via(keyed).to(Collect()).run(observers=[counting]))
     assert counting.late_count == counting.ahead_count == 0
     ends = [w.end for _, w in got]
@@ -53,12 +54,16 @@ def time(order: str) -> EventTime[Flight]:
     return EventTime(lambda flight: flight.at, out_of_order=0 if order == "in order" else DISORDER)
 
 
+def carrier(flight: Flight) -> str:
+    return flight.carrier
+
+
 @orders
 def test_tumbling(order: str) -> None:
     window = TumblingWindow(HOUR, time=time(order), into=CountAndMiles())
-    assert ours(order, "carrier", window) == flights.ask(
+    assert ours(order, carrier, window) == flights.ask(
         """
-        SELECT carrier, departed - departed % 3600 AS start, start + 3600, count(*), sum(distance)
+        SELECT carrier, dep - dep % 3600 AS start, start + 3600, count(*), sum(distance)
         FROM flights GROUP BY ALL ORDER BY ALL
         """
     )
@@ -67,11 +72,11 @@ def test_tumbling(order: str) -> None:
 @orders
 def test_days_of_new_york(order: str) -> None:
     window = TumblingWindow(24 * HOUR, time=time(order), into=CountAndMiles(), align="America/New_York")
-    got = ours(order, "carrier", window)
+    got = ours(order, carrier, window)
     assert [(key, count, miles) for key, _, _, count, miles in got] == flights.ask(
         """
         SELECT carrier, count(*), sum(distance) FROM (
-            SELECT *, date_trunc('day', timezone('America/New_York', to_timestamp(departed))) AS day FROM flights
+            SELECT *, date_trunc('day', timezone('America/New_York', to_timestamp(dep))) AS day FROM flights
         ) GROUP BY carrier, day ORDER BY carrier, day
         """
     )
@@ -81,27 +86,31 @@ def test_days_of_new_york(order: str) -> None:
 @orders
 def test_sliding(order: str) -> None:
     window = SlidingWindow(6 * HOUR, HOUR, time=time(order), into=CountAndMiles())
-    assert ours(order, "carrier", window) == flights.ask(
+    assert ours(order, carrier, window) == flights.ask(
         """
-        SELECT carrier, start, start + 6 * 3600, count(*), sum(distance) FROM (
-            SELECT carrier, distance, unnest(range(departed - departed % 3600 - 5 * 3600, departed + 1, 3600)) AS start FROM flights
-        ) GROUP BY ALL ORDER BY ALL
+        WITH each AS (
+            SELECT *, unnest(range(dep - dep % 3600 - 5 * 3600, dep + 1, 3600)) AS start FROM flights
+        )
+        SELECT carrier, start, start + 6 * 3600, count(*), sum(distance) FROM each GROUP BY ALL ORDER BY ALL
         """
     )
 
 
 @orders
 def test_sessions(order: str) -> None:
-    """The days of each aircraft: until it has been away for more than five hours."""
-    window = SessionWindow(5 * HOUR, time=time(order), into=CountAndMiles())
-    assert ours(order, "tailnum", window) == flights.ask(
+    """The departures of a carrier at an airport, until there is none for more than an hour."""
+    window = SessionWindow(HOUR, time=time(order), into=CountAndMiles())
+    assert ours(order, lambda flight: f"{flight.carrier} {flight.origin}", window) == flights.ask(
         """
-        SELECT tailnum, min(departed), max(departed) + 5 * 3600, count(*), sum(distance) FROM (
-            SELECT *, sum(begins) OVER (PARTITION BY tailnum ORDER BY departed ROWS UNBOUNDED PRECEDING) AS session FROM (
-                SELECT *,
-                    coalesce(departed - lag(departed) OVER (PARTITION BY tailnum ORDER BY departed) > 5 * 3600, true)::INT AS begins
-                FROM flights
-            )
-        ) GROUP BY tailnum, session ORDER BY ALL
+        WITH gaps AS (
+            SELECT *, carrier || ' ' || origin AS spot, dep - lag(dep) OVER (PARTITION BY spot ORDER BY dep) AS gap
+            FROM flights
+        ), sessions AS (
+            SELECT *, count(*) FILTER (gap IS NULL OR gap > 3600)
+                OVER (PARTITION BY spot ORDER BY dep ROWS UNBOUNDED PRECEDING) AS session
+            FROM gaps
+        )
+        SELECT spot, min(dep), max(dep) + 3600, count(*), sum(distance)
+        FROM sessions GROUP BY spot, session ORDER BY ALL
         """
     )

@@ -33,7 +33,9 @@ def numbered(pairs: Iterable[tuple[int, float]]) -> list[Event]:
 events = st.lists(st.tuples(st.integers(0, 2), st.integers(-30, 90)), max_size=40).map(numbered)
 """Times in any order."""
 
-modes = st.sampled_from([("close", 0), ("close", 0), ("close", 4), ("close", 20), ("update", 0), ("update", 9)])
+modes = st.sampled_from(
+    [("close", 0), ("close", 0), ("close", 4), ("close", 20), ("update", 0), ("update", 9)]
+)
 """``emit`` and ``lateness``."""
 
 gaps = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.4, 1.3, 2.5, 6.1])), max_size=20)
@@ -121,9 +123,7 @@ class PaneModel(Model):
     over: set[tuple[float, float, int]] = field(factory=set)
 
     def add(self, event: Event) -> None:
-        open_spans = [
-            span for span in self.spans(event[1]) if not span[1] + self.lateness <= self.watermark
-        ]
+        open_spans = [span for span in self.spans(event[1]) if not span[1] + self.lateness <= self.watermark]
         if not open_spans:
             self.late.append(event)
         for start, end in open_spans:
@@ -172,7 +172,11 @@ class SessionModel(Model):
 
     def add(self, event: Event) -> None:
         key, time, _ = event
-        near = [s for s in self.sessions if s.key == key and s.start <= time + self.gap and time <= s.last + self.gap]
+        near = [
+            s
+            for s in self.sessions
+            if s.key == key and s.start <= time + self.gap and time <= s.last + self.gap
+        ]
         if not near and time + self.gap + self.lateness < self.watermark:
             self.late.append(event)
             return
