@@ -193,6 +193,17 @@ def _value(window: Window[Any]) -> Any:
     return window.value
 
 
+def test_it_promises_no_more_than_the_start_of_the_longest_session() -> None:
+    counting = Counting()
+    time: Any = EventTime(lambda w: w.start, out_of_order=10_000)
+    second: Any = TumblingWindow(timedelta(seconds=10), time=time, into=Count())
+    first: Any = SessionWindow(timedelta(seconds=5), time=EventTime(lambda t: t), into=Count())
+    source = Chunked([[t] for t in [*range(0, 40, 3), 60]])
+    got = run(source.via(first).via(second).to(Collect()), observers=[counting])
+    assert [(w.start, w.value) for w in got] == [(0, 1), (60, 1)]
+    assert counting.late_count == 0
+
+
 def test_two_sessions_that_an_element_joins_go_on_from_the_larger_revision() -> None:
     late = sessions(5, lateness=100, into=Count())
     times = [0, 9, 30, 10, 9, 5, 50]
