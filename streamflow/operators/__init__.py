@@ -5,6 +5,7 @@ from streamflow.operators.batch import Batch
 from streamflow.operators.branch import fan_out, merge, split
 from streamflow.operators.buffer import Buffer
 from streamflow.operators.combine import Aggregate, Combine
+from streamflow.operators.count_window import CountWindow
 from streamflow.operators.debounce import Debounce
 from streamflow.operators.deduplicate import Deduplicate
 from streamflow.operators.delay import Delay
@@ -21,6 +22,7 @@ from streamflow.operators.lookup import Lookup
 from streamflow.operators.map import Map
 from streamflow.operators.map_async import MapAsync
 from streamflow.operators.sample import Sample
+from streamflow.operators.session_window import SessionWindow
 from streamflow.operators.sliding_window import SlidingWindow
 from streamflow.operators.stateful_map import StatefulMap
 from streamflow.operators.take import Skip, Take
@@ -36,6 +38,7 @@ __all__ = [
     "Buffer",
     "Combine",
     "Count",
+    "CountWindow",
     "Debounce",
     "Deduplicate",
     "Delay",
@@ -58,6 +61,7 @@ __all__ = [
     "PassThrough",
     "Reduce",
     "Sample",
+    "SessionWindow",
     "Skip",
     "SlidingWindow",
     "StatefulMap",

@@ -34,10 +34,12 @@ class FixedGrid:
         self._offset = offset // timedelta(microseconds=1)
 
     def locate(self, instant: float) -> int:
-        pane = math.floor((finite(instant) * 1e6 - self._offset) / self._size)
-        if instant < self.start(pane):
+        size, offset = self._size, self._offset
+        pane = math.floor((finite(instant) * 1e6 - offset) / size)
+        # Rounding may have led to a neighbour.
+        if instant < (pane * size + offset) / 1e6:
             return pane - 1
-        return pane + 1 if instant >= self.start(pane + 1) else pane
+        return pane + 1 if instant >= ((pane + 1) * size + offset) / 1e6 else pane
 
     def start(self, pane: int) -> float:
         return (pane * self._size + self._offset) / 1e6

@@ -54,18 +54,21 @@ class Panes:
         if self._end is None or start >= self._middle or end < self._end:
             self._begin(spaces, start, end)
             return
+        # Should merging fail, begin anew with the next window.
+        before, self._end = self._end, None
         for pane in sorted(pane for pane in self._behind if pane < start):
             for key, acc in self._behind.pop(pane).items():
                 if acc is _ABSENT:
                     del self._old[key]
                 else:
                     self._old[key] = acc
-        for pane in _between(spaces, self._end, end):
+        for pane in _between(spaces, before, end):
             self._add(self._young, spaces[pane], younger=True)
         self._end = end
 
     def _begin(self, spaces: Spaces, start: int, end: int) -> None:
         """Make everything the older run."""
+        self._end = None
         self._old, self._young, self._behind = {}, {}, {}
         for pane in reversed(_between(spaces, start, end)):
             space = spaces[pane]

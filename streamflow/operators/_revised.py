@@ -49,8 +49,8 @@ class RevisedWindows(PaneWindows):
                     scope.late(value)
                     continue
                 space = self.open_pane(scope, pane, closed)
-                acc = add(space[key][0] if key in space else initial(), value)
                 scope.table.touch(key, pane)
+                acc = add(space[key][0] if key in space else initial(), value)
                 space[key] = (acc, 0)
                 yield from self._revised(scope, key, pane, closed)
                 if time > ahead and time > top:

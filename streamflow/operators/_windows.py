@@ -155,7 +155,9 @@ class PaneWindows(Logic[Any, Any]):
             view = scope.watermark.view(scope.origin, now)
             top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
         low, high, last_end, pane = 0.0, -math.inf, math.inf, 0
-        space: dict[Any, Any] | None = None
+        space: dict[Any, Any] = {}
+        # Elements out of order come back to the same few panes again and again.
+        known: dict[int, tuple[float, float, float, dict[Any, Any]]] = {}
         try:
             if closed >= self._next_end:
                 yield from self.close(scope, closed)
@@ -165,14 +167,17 @@ class PaneWindows(Logic[Any, Any]):
                     time = epoch(time)
                 if not low <= time < high:
                     pane = grid.locate(time)
-                    low, high = grid.start(pane), grid.start(pane + 1)
-                    last_end = self.end(self.last_of(pane)) + self.lateness
-                    space = None
+                    if pane in known:
+                        low, high, last_end, space = known[pane]
+                    else:
+                        low, high = grid.start(pane), grid.start(pane + 1)
+                        last_end = self.end(self.last_of(pane))
+                        if last_end > closed:
+                            space = self.open_pane(scope, pane, closed)
+                            known[pane] = (low, high, last_end, space)
                 if last_end <= closed:
                     scope.late(value)
                     continue
-                if space is None:
-                    space = self.open_pane(scope, pane, closed)
                 if touch is not None:
                     touch(key, pane)
                 space[key] = add(space[key] if key in space else initial(), value)
@@ -185,18 +190,22 @@ class PaneWindows(Logic[Any, Any]):
                         closed = min(bound, top - lag)
                         if closed >= self._next_end:
                             yield from self.close(scope, closed)
-                            space, high = None, -math.inf
+                            known.clear()
+                            high = -math.inf
         finally:
             if self._extract is not None:
                 scope.watermark.saw(scope.origin, top)
 
     def open_pane(self, scope: Scope, pane: int, closed: float) -> dict[Any, Any]:
         """The states of a pane that elements are about to be added to."""
+        space: dict[Any, Any] | None = scope.table.spaces.get(pane)
+        self._panes.forget(pane)
+        if space is not None:
+            return space
         space = scope.table.space(pane)
         self._over(scope, closed)
         first = max(self.first_of(pane), scope.table.meta.get("next", self.first_of(pane)))
         self._next_end = min(self._next_end, self.end(first))
-        self._panes.forget(pane)
         return space
 
     def _over(self, scope: Scope, closed: float) -> None:

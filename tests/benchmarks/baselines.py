@@ -6,8 +6,10 @@ The loops live in functions. At module level they would pay for global names, an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from tests.benchmarks.work import (
+    GAP_SECONDS,
     WINDOW_SECONDS,
     Counts,
     Event,
@@ -16,6 +18,7 @@ from tests.benchmarks.work import (
     events,
     expect,
     expected_counts,
+    expected_sessions,
     expected_sum,
     expected_visit,
     increment,
@@ -54,6 +57,14 @@ def _add(sums: dict[int, int], data: Sequence[int]) -> None:
         sums[key] = sums.get(key, 0) + key
 
 
+def session_loop(n: int) -> Measured:
+    """`n` events sorted by time and then counted by key and session: all at once, when all are there."""
+    data = events(n)
+    counts, seconds = timed(lambda: _sessions(data, GAP_SECONDS))
+    expect("session loop", counts, expected_sessions(n))
+    return Measured(seconds, n)
+
+
 def _sum(n: int) -> int:
     total = 0
     for x in range(n):
@@ -68,4 +79,17 @@ def _count(data: Sequence[Event], size: float) -> Counts:
     for key, at in data:
         slot = (key, at // size * size)
         counts[slot] = counts.get(slot, 0) + 1
+    return counts
+
+
+def _sessions(data: Sequence[Event], gap: float) -> Counts:
+    counts: Counts = {}
+    slots: dict[str, tuple[str, float]] = {}
+    lasts: dict[str, float] = {}
+    for key, at in sorted(data, key=itemgetter(1)):
+        if key not in lasts or at - lasts[key] > gap:
+            slots[key] = key, at
+            counts[key, at] = 0
+        lasts[key] = at
+        counts[slots[key]] += 1
     return counts

@@ -5,36 +5,56 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 from attrs import frozen
 
-from streamflow import EventTime, Source
+from streamflow import EventTime, Source, Window
 from streamflow.connectors import Collect, Discard, Into
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
-from streamflow.graph import Sink
-from streamflow.operators import Count, Filter, Fold, Keyed, Map, MapAsync, Sum, TumblingWindow
+from streamflow.graph import Flow, Sink
+from streamflow.operators import (
+    Count,
+    Filter,
+    Fold,
+    Keyed,
+    Map,
+    MapAsync,
+    SessionWindow,
+    SlidingWindow,
+    Sum,
+    TumblingWindow,
+)
 from tests.benchmarks import work
 from tests.benchmarks.jetstream import Topic, client, expect_acknowledged, expect_stored, new_durable
 from tests.benchmarks.process import resident_memory
 from tests.benchmarks.work import (
     BODY,
+    FEW_KEYS,
+    GAP_SECONDS,
     OUT_OF_ORDER_SECONDS,
+    STEP_SECONDS,
     TASKS,
     WINDOW_SECONDS,
+    Counts,
+    Event,
     Measured,
     busy,
+    counts,
     even,
     events,
     expect,
     expected_counts,
+    expected_sessions,
+    expected_sliding_counts,
     expected_sum,
     increment,
     increment_later,
+    one,
     timed,
     triple,
 )
@@ -50,13 +70,36 @@ def numbers(n: int) -> Measured:
 
 
 def windows(n: int) -> Measured:
-    data = events(n)
-    time = EventTime[tuple[str, float]](lambda e: e[1], out_of_order=timedelta(seconds=OUT_OF_ORDER_SECONDS))
-    window = TumblingWindow(timedelta(seconds=WINDOW_SECONDS), time=time, into=Count())
-    pipeline = Source(data).via(Keyed(lambda e: e[0], window)).to(Collect())
+    window = TumblingWindow(timedelta(seconds=WINDOW_SECONDS), time=_time(), into=Count())
+    return _windowed(events(n), window, expected_counts(n))
+
+
+def sliding_windows(n: int) -> Measured:
+    size, every = timedelta(seconds=WINDOW_SECONDS), timedelta(seconds=STEP_SECONDS)
+    window = SlidingWindow(size, every, time=_time(), into=Sum(one))
+    return _windowed(events(n, FEW_KEYS), window, expected_sliding_counts(n))
+
+
+def tumbling_windows(n: int, size: float) -> Measured:
+    data = events(n, FEW_KEYS)
+    window = TumblingWindow(timedelta(seconds=size), time=_time(), into=Sum(one))
+    return _windowed(data, window, counts(data, size))
+
+
+def session_windows(n: int) -> Measured:
+    window = SessionWindow(timedelta(seconds=GAP_SECONDS), time=_time(), into=Count())
+    return _windowed(events(n), window, expected_sessions(n))
+
+
+def _time() -> EventTime[Event]:
+    return EventTime(lambda event: event[1], out_of_order=timedelta(seconds=OUT_OF_ORDER_SECONDS))
+
+
+def _windowed(data: Sequence[Event], window: Flow[Event, Window[int]], expected: Counts) -> Measured:
+    pipeline = Source(data).via(Keyed(lambda event: event[0], window)).to(Collect())
     result, seconds = timed(lambda: asyncio.run(pipeline.run()))
-    expect("counts", {(r.key, r.value.start): r.value.value for r in result}, expected_counts(n))
-    return Measured(seconds, n)
+    expect("counts", {(r.key, r.value.start): r.value.value for r in result}, expected)
+    return Measured(seconds, len(data))
 
 
 def visits(n: int, keys: int, is_shuffled: bool) -> Measured:

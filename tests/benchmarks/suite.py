@@ -27,7 +27,7 @@ from tests.benchmarks.table import (
     megabytes,
     within,
 )
-from tests.benchmarks.work import KEYS, Absent, Measured, expect
+from tests.benchmarks.work import Absent, KEYS, Measured, STEP_SECONDS, WINDOW_SECONDS, expect
 
 MEMORY_SECONDS = 20.0
 MEMORY_LIMIT = 30e6
@@ -67,6 +67,18 @@ class Ours(Protocol):
         """The same on one core, without an executor."""
         ...
 
+    def sliding_windows(self, n: int) -> Measured:
+        """`events(n, FEW_KEYS)` summed over a minute, each second; compare with `expected_sliding_counts`."""
+        ...
+
+    def tumbling_windows(self, n: int, size: float) -> Measured:
+        """The same events through a `TumblingWindow` of this size."""
+        ...
+
+    def session_windows(self, n: int) -> Measured:
+        """`events(n)` through a keyed `SessionWindow` into `Count()`; compare with `expected_sessions`."""
+        ...
+
     def source(self, topic: Topic, count: int) -> Measured:
         """`JetStreamSource` → `Map` → `Discard` over the first `count` messages, with explicit acknowledgements."""
         ...
@@ -99,6 +111,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
     yield key_memory(_count(1_000_000, scale))
     yield coroutines(ours, _count(100_000, scale))
     yield processes(ours, _count(6_000, scale))
+    yield sliding_windows(ours, _count(300_000, scale))
+    yield session_windows(ours, _count(300_000, scale))
     with NatsServer() as server:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
@@ -154,6 +168,21 @@ def visits(ours: Ours, n: int) -> Row:
             "1,000 keys, random order": lambda: ours.visits(n, KEYS, True),
             "dict loop, random order": lambda: baselines.visits_loop(n, n, True),
             "dict loop, 1,000, random order": lambda: baselines.visits_loop(n, KEYS, True),
+
+
+def sliding_windows(ours: Ours, n: int) -> Row:
+    """What it may cost that each event is in 60 windows. The bound is on the tumbling window that is emitted as often.
+
+    The one of the same size is emitted a sixtieth as often: what is more than its time is mostly for the results.
+    """
+    often, seldom = "tumbling 1 s, as many results", "tumbling 60 s, 1/60 of them"
+    return compared_row(
+        f"{n:,} events, 100 keys: sum per key over 60 s, each second (sliding), per event",
+        [within(2, often)],
+        lambda: ours.sliding_windows(n),
+        {
+            often: lambda: ours.tumbling_windows(n, STEP_SECONDS),
+            seldom: lambda: ours.tumbling_windows(n, WINDOW_SECONDS),
         },
     )
 
@@ -184,6 +213,18 @@ def processes(ours: Ours, n: int) -> Row:
         [faster(1.6, "Map on one core")],
         lambda: ours.process_map(n),
         {"Map on one core": on_one_core},
+
+
+def session_windows(ours: Ours, n: int) -> Row:
+    """The gap makes about as many sessions as there are windows of a minute."""
+    return compared_row(
+        f"{n:,} events, 1,000 keys: count per key and session, gap 7 s, per event",
+        [within(2.5, "tumbling 60 s")],
+        lambda: ours.session_windows(n),
+        {
+            "tumbling 60 s": lambda: ours.windows(n),
+            "loop over sorted events": lambda: baselines.session_loop(n),
+        },
     )
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from random import Random
 from typing import TypeVar
 
@@ -22,7 +23,10 @@ R = TypeVar("R")
 BODY = b"x" * 100  # what a message of the JetStream rows carries
 
 KEYS = 1_000
+FEW_KEYS = 100
 WINDOW_SECONDS = 60.0
+STEP_SECONDS = 1.0
+GAP_SECONDS = 7.0
 OUT_OF_ORDER_SECONDS = 5.0
 _SPAN_SECONDS = 600.0
 _FIRST = 1_700_000_040.0  # the start of a minute
@@ -126,16 +130,16 @@ def expected_sum(n: int) -> int:
 # --- events: a count per key and minute -------------------------------------------------------------------
 
 
-@lru_cache(maxsize=2)
-def events(n: int) -> Sequence[Event]:
-    """`n` events of 1,000 keys over ten minutes of event time, up to 4 s out of order; the same each time.
+@lru_cache(maxsize=4)
+def events(n: int, keys: int = KEYS) -> Sequence[Event]:
+    """`n` events of so many keys over ten minutes of event time, up to 4 s out of order; the same each time.
 
     The disorder stays below `OUT_OF_ORDER_SECONDS`: nothing is late, also for a peer whose watermark moves on
     with the system clock while it works.
     """
     random = Random(n)
     step = _SPAN_SECONDS / n
-    made = [(f"k{random.randrange(KEYS)}", _FIRST + i * step) for i in range(n)]
+    made = [(f"k{random.randrange(keys)}", _FIRST + i * step) for i in range(n)]
     made.sort(key=lambda event: event[1] + 4 * random.random())
     return tuple(made)
 
@@ -147,8 +151,6 @@ def expected_counts(n: int) -> Counts:
 
 
 # --- visits: a running sum per key, over many keys ---------------------------------------------------------
-
-
 @lru_cache(maxsize=4)
 def visits(n: int, keys: int, is_shuffled: bool) -> Sequence[int]:
     """`n` int keys below `keys`: each in turn, or in random order, the same each time."""
@@ -162,3 +164,38 @@ def expected_visit(n: int, keys: int, is_shuffled: bool) -> tuple[int, int]:
     """The last key of `visits`, and its sum when each key was visited once before."""
     made = visits(n, keys, is_shuffled)
     return made[-1], made[-1] * (made.count(made[-1]) + 1)
+    return counts(events(n), WINDOW_SECONDS)
+
+
+def counts(data: Sequence[Event], size: float) -> Counts:
+    """Number of events by key and window."""
+    return Counter((key, at // size * size) for key, at in data)
+
+
+@lru_cache(maxsize=2)
+def expected_sliding_counts(n: int) -> Counts:
+    """For `events(n, FEW_KEYS)`: each second of a key counts in the windows of a minute that it is in."""
+    windows: Counts = Counter()
+    for (key, second), count in counts(events(n, FEW_KEYS), STEP_SECONDS).items():
+        start = second - WINDOW_SECONDS + STEP_SECONDS
+        while start <= second:
+            windows[key, start] += count
+            start += STEP_SECONDS
+    return windows
+
+
+def expected_sessions(n: int) -> Counts:
+    """For `events(n)`: those of a key in order, until there is a gap."""
+    sessions: Counts = {}
+    begun: dict[str, tuple[float, float]] = {}
+    for key, at in sorted(events(n), key=itemgetter(1)):
+        start, last = begun.get(key, (at, at))
+        if at - last > GAP_SECONDS:
+            start = at
+        begun[key] = start, at
+        sessions[key, start] = sessions.get((key, start), 0) + 1
+    return sessions
+
+
+def one(event: Event) -> int:
+    return 1
