@@ -20,8 +20,12 @@ How = Literal["inner", "left", "right", "outer"]
 Out = tuple[Any, tuple[Any, Any]]
 Time = EventTime[Any] | ProcessingTime | tuple[EventTime[Any], EventTime[Any]]
 
-Held = tuple[list[float], list[Any], list[bool]]
-"""Elements of one side, key and bucket in the order of their arrival: times, elements, and whether each has matched."""
+Held = list[tuple[float, Any, bool]]
+"""Elements of one side, key and bucket in the order of their arrival, each with its time and whether it has matched
+(which is of interest where it may be emitted alone)."""
+
+_Place = tuple[int, dict[Hashable, Any], list[tuple[int, dict[Hashable, Any]]]]
+"""A namespace, its elements, and the namespaces of the other side that have their partners."""
 
 _JUST_AFTER = 1e-6
 """Seconds after which a clock is certainly past a time."""
@@ -59,7 +63,7 @@ class _IntervalLogic(Logic[Any, Any]):
     def __init__(self, join: IntervalJoin) -> None:
         self.time = join.time
         self.late = join.late
-        self.state_type = tuple[list[float], list[join.state], list[bool]]  # type: ignore[name-defined]
+        self.state_type = list[tuple[float, join.state, bool]]  # type: ignore[name-defined]
         self._on = join.on
         self._within = join.within
         self._width = max(join.within, 1e-3) * 1.001
@@ -87,9 +91,8 @@ class _IntervalLogic(Logic[Any, Any]):
         else:
             view = scope.watermark.view(scope.origin, now)
             top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
-        low, high, here, minus = 0.0, -math.inf, 0, -within
-        own: dict[Hashable, Any] = {}
-        near: list[tuple[int, dict[Hashable, Any]]] = []
+        minus = -within
+        places: dict[float, _Place] = {}
         try:
             if closed > self._next_due:
                 yield from self._expire(scope, closed)
@@ -101,35 +104,31 @@ class _IntervalLogic(Logic[Any, Any]):
                     scope.late(value)
                     continue
                 key = key_of(value)
-                if not low <= time < high:
-                    bucket = math.floor(finite(time) / width)
-                    low, high = bucket * width, (bucket + 1) * width
-                    here = 2 * bucket + side
-                    own, near = self._open_bucket(scope, bucket, side), self._near(scope, bucket, other)
+                bucket = time // width
+                place = places.get(bucket)
+                if place is None:
+                    place = places[bucket] = self._place(scope, time, side)
+                here, own, near = place
                 mine: Held | None = own.get(key)
                 if touch is not None:
                     touch(key, here)
-                if mine is None:
-                    mine = own[key] = ([], [], [])
-                mine[0].append(time)
-                mine[1].append(value)
                 matched = False
                 for space, partners in near:
                     theirs: Held | None = partners.get(key)
                     if theirs is None:
                         continue
-                    for number, at in enumerate(theirs[0]):
+                    for number, (at, partner, has_matched) in enumerate(theirs):
                         if minus <= time - at <= within:
                             matched = True
-                            if notes and not theirs[2][number]:
+                            if notes and not has_matched:
                                 table.touch(key, space)
-                                theirs[2][number] = True
-                            partner = theirs[1][number]
+                                theirs[number] = at, partner, True
                             yield side, ((partner, value) if side else (value, partner))
-                if keeps:
-                    mine[2].append(matched)
-                    if not matched:
-                        self._wait(time, here, key, mine)
+                if mine is None:
+                    mine = own[key] = []
+                mine.append((time, value, matched))
+                if keeps and not matched:
+                    self._wait(time, here, key, mine)
                 if time > top:
                     if time > ahead:
                         scope.ahead += 1
@@ -139,29 +138,27 @@ class _IntervalLogic(Logic[Any, Any]):
                         closed = min(bound, top - lag)
                         if closed > self._next_due:
                             yield from self._expire(scope, closed)
-                            high = -math.inf
+                            places.clear()
         finally:
             if self._extract:
                 scope.watermark.saw(scope.origin, top)
 
-    def _open_bucket(self, scope: Scope, bucket: int, side: int) -> dict[Hashable, Any]:
-        """The elements of a side that an element is about to be added to."""
-        space = 2 * bucket + side
-        if space not in scope.table.spaces:
-            heappush(self._buckets, space)
-            self._next_due = min(self._next_due, self._gone(space))
-        return scope.table.space(space)
-
-    def _near(self, scope: Scope, bucket: int, side: int) -> list[tuple[int, dict[Hashable, Any]]]:
-        """Where the partners of a bucket's elements are."""
+    def _place(self, scope: Scope, time: float, side: int) -> _Place:
+        """Where an element belongs, and where its partners are."""
         spaces = scope.table.spaces
-        near = (2 * each + side for each in (bucket - 1, bucket, bucket + 1))
-        return [(space, spaces[space]) for space in near if space in spaces]
+        bucket = math.floor(finite(time) // self._width)
+        here = 2 * bucket + side
+        if here not in spaces:
+            heappush(self._buckets, here)
+            self._next_due = min(self._next_due, self._gone(here))
+        theirs = (2 * each + 1 - side for each in (bucket - 1, bucket, bucket + 1))
+        near = [(space, spaces[space]) for space in theirs if space in spaces]
+        return here, scope.table.space(here), near
 
     def _wait(self, time: float, space: int, key: Hashable, held: Held) -> None:
         """The last of these elements is emitted alone unless a partner comes."""
         self._count += 1
-        heappush(self._waiting, (time, self._count, space, key, held, len(held[0]) - 1))
+        heappush(self._waiting, (time, self._count, space, key, held, len(held) - 1))
         self._next_due = min(self._next_due, time + self._within)
 
     def _gone(self, space: int) -> float:
@@ -172,12 +169,13 @@ class _IntervalLogic(Logic[Any, Any]):
         """Emit what has found no partner by then, in the order of its times, and drop what can find none."""
         table, waiting, buckets = scope.table, self._waiting, self._buckets
         while waiting and waiting[0][0] + self._within < until:
-            _, _, space, key, (_, values, matches), number = heappop(waiting)
-            if not matches[number]:
+            _, _, space, key, held, number = heappop(waiting)
+            time, value, matched = held[number]
+            if not matched:
                 table.touch(key, space)
-                matches[number] = True
+                held[number] = time, value, True
                 side = space & 1
-                yield side, ((None, values[number]) if side else (values[number], None))
+                yield side, ((None, value) if side else (value, None))
         while buckets and self._gone(buckets[0]) < until:
             table.drop(heappop(buckets))
         self._next_due = min(
@@ -194,8 +192,8 @@ class _IntervalLogic(Logic[Any, Any]):
             for space in self._buckets
             if self._keeps[space & 1]
             for key, held in spaces[space].items()
-            for number, time in enumerate(held[0])
-            if not held[2][number]
+            for number, (time, _, matched) in enumerate(held)
+            if not matched
         ]
         waits.sort(key=itemgetter(0))
         self._count = len(waits)
