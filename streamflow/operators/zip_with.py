@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import islice
 from operator import itemgetter
 from typing import Any, TypeVar, overload
@@ -203,10 +203,10 @@ class _ZipLogic(Logic[Any, Any]):
             for port in range(self.inputs):
                 scope.drop(port)
 
-    def on_port_end(self, scope: Scope, port: int) -> Iterable[tuple[Any, Any]]:
+    def on_port_end(self, scope: Scope, port: int) -> Iterator[tuple[Any, Any]]:
         self._ended.add(port)
         self._check_lengths(scope)
-        return ()
+        yield from ()
 
     def is_done(self, scope: Scope) -> bool:
         if self._strict:

@@ -28,7 +28,8 @@ def test_every_branch_has_everything(values: list[int], sizes: list[int], n: int
 
 def test_a_message_is_acknowledged_when_all_branches_have_delivered_it() -> None:
     source = Acknowledging(20, [4, 3, 5])
-    run(Pipeline(*(b.to(Confirming(source, delay)) for b, delay in zip(fan_out(source, 2), (0.3, 0.1)))))
+    one, other = fan_out(source, 2)
+    run(Pipeline(one.to(Confirming(source, 0.3)), other.to(Confirming(source, 0.1))))
     source.ledger.check(sinks=2)
     assert sorted(source.ledger.acked) == list(range(20))
 

@@ -17,7 +17,14 @@ from streamflow.connectors import Collect
 from streamflow.operators import partition
 from tests.support import Acknowledging, Chunked, Confirming, cut, run, sizes
 
-scalars = st.one_of(st.text(), st.binary(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.booleans(), st.none())
+scalars = st.one_of(
+    st.text(),
+    st.binary(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.none(),
+)
 keys = st.one_of(scalars, st.tuples(scalars, scalars))
 
 

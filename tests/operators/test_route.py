@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow import ConfigurationError, Pipeline, PlanError, Skip, Source, Stream, StepError
+from streamflow import ConfigurationError, Pipeline, PlanError, Skip, Source, StepError, Stream
 from streamflow.connectors import Collect, Discard
 from streamflow.operators import route
 from tests.support import Acknowledging, Chunked, Confirming, cut, run, sizes
@@ -39,7 +39,8 @@ def test_each_name_has_its_elements_and_the_default_the_others(
 
 def test_what_matches_no_branch_goes_to_the_policy() -> None:
     with pytest.raises(
-        StepError, match=r"step 'route': failed on 'c1': LookupError: 'c' is none of the branches 'a', 'b'; default="
+        StepError,
+        match=r"step 'route': failed on 'c1': LookupError: 'c' is none of the branches 'a', 'b'; default=",
     ):
         collected(route(Source(["a1", "c1"]), letter, ["a", "b"]))
     expected = {"a": ["a1"], "b": []}
