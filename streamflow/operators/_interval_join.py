@@ -87,7 +87,7 @@ class _IntervalLogic(Logic[Any, Any]):
         extract: Callable[[Any], Any] = self._extract[side] if self._extract else lambda _: now
         # Each element is judged by the watermark before it and then advances it, as in windows.
         if not self._extract:
-            top, bound, closed, lag, ahead = math.inf, 0.0, now, 0.0, 0.0
+            top, bound, closed, lag, ahead = math.inf, 0.0, now, 0.0, math.inf
         else:
             view = scope.watermark.view(scope.origin, now)
             top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
@@ -110,6 +110,18 @@ class _IntervalLogic(Logic[Any, Any]):
                     place = places[bucket] = self._place(scope, time, side)
                 here, own, near = place
                 mine: Held | None = own.get(key)
+                if time > ahead:
+                    scope.ahead += time > top
+                elif time > top:
+                    top = time
+                    if top - lag > closed and bound > closed:
+                        closed = min(bound, top - lag)
+                        if closed > self._next_due:
+                            # Before its pairs: what goes alone is older than they are.
+                            yield from self._expire(scope, closed)
+                            places.clear()
+                            here, own, near = places[bucket] = self._place(scope, time, side)
+                            mine = own.get(key)
                 if touch is not None:
                     touch(key, here)
                 matched = False
@@ -129,16 +141,6 @@ class _IntervalLogic(Logic[Any, Any]):
                 mine.append((time, value, matched))
                 if keeps and not matched:
                     self._wait(time, here, key, mine)
-                if time > top:
-                    if time > ahead:
-                        scope.ahead += 1
-                        continue
-                    top = time
-                    if top - lag > closed and bound > closed:
-                        closed = min(bound, top - lag)
-                        if closed > self._next_due:
-                            yield from self._expire(scope, closed)
-                            places.clear()
         finally:
             if self._extract:
                 scope.watermark.saw(scope.origin, top)

@@ -108,6 +108,7 @@ def join(
     With a window as ``within``, such as ``TumblingWindow(timedelta(minutes=1), time=EventTime(…))``, a pair is in the
     same window; in windows that overlap it comes once in each. The window has ``time=`` and ``late=`` then.
 
+    A later step with event time that takes the earlier time of a pair needs ``within`` more of ``out_of_order``.
     ``state`` is the type of the elements, for checkpoints; ``name`` identifies the step.
 
     Emits a pair as soon as both are there, and what has no partner when the watermark is past its time plus
