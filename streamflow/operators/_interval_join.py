@@ -117,11 +117,8 @@ class _IntervalLogic(Logic[Any, Any]):
                     if top - lag > closed and bound > closed:
                         closed = min(bound, top - lag)
                         if closed > self._next_due:
-                            # Before its pairs: what goes alone is older than they are.
+                            # Before its pairs: what goes alone is older than they are. Where it belongs stays.
                             yield from self._expire(scope, closed)
-                            places.clear()
-                            here, own, near = places[bucket] = self._place(scope, time, side)
-                            mine = own.get(key)
                 if touch is not None:
                     touch(key, here)
                 matched = False

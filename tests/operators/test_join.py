@@ -1,4 +1,4 @@
-"""`join` within a time span: every pair that a nested loop finds, what is late or alone by the watermark, and no more."""
+"""`join` within a time span: the pairs of a nested loop, what is late or alone by the watermark, and no more."""
 
 from __future__ import annotations
 
