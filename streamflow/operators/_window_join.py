@@ -41,14 +41,16 @@ def window_join(
 ) -> Stream[Any]:
     """The pairs of elements with equal keys in each window."""
     step = name or "join"
-    both = merge(
-        left.via(Map(lambda x: (0, x)), name=f"{step} (left)"),
-        right.via(Map(lambda x: (1, x)), name=f"{step} (right)"),
-    )
+    lefts: Stream[Tagged] = left.via(Map(_tagged(0)), name=f"{step} (left)")
+    rights: Stream[Tagged] = right.via(Map(_tagged(1)), name=f"{step} (right)")
     keyed = Keyed[Any, Any, Any](
         lambda tagged: on[tagged[0]](tagged[1]), _of_both(window, state), on_error=on_error
     )
-    return both.via(keyed, name=step).via(FlatMap(_Pairs(how)), name=f"{step} (pairs)")
+    return merge(lefts, rights).via(keyed, name=step).via(FlatMap(_Pairs(how)), name=f"{step} (pairs)")
+
+
+def _tagged(side: int) -> Callable[[Any], Tagged]:
+    return lambda value: (side, value)
 
 
 def _of_both(window: Any, state: Any) -> Flow[Any, Any]:

@@ -59,6 +59,11 @@ def zip_latest(
 @overload
 def zip_latest(
     f: Callable[..., R],
+    first: Stream[Any],
+    second: Stream[Any],
+    third: Stream[Any],
+    fourth: Stream[Any],
+    fifth: Stream[Any],
     /,
     *streams: Stream[Any],
     state: Any = ...,

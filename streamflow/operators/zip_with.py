@@ -69,6 +69,11 @@ def zip_with(
 @overload
 def zip_with(
     f: Callable[..., R],
+    first: Stream[Any],
+    second: Stream[Any],
+    third: Stream[Any],
+    fourth: Stream[Any],
+    fifth: Stream[Any],
     /,
     *streams: Stream[Any],
     strict: bool = ...,

@@ -45,17 +45,18 @@ def at(event: Any) -> float:
     return event[2]  # type: ignore[no-any-return]
 
 
-def streams(arrivals: Sequence[tuple[int, int, float]], *, chunked: bool = False) -> list[Chunked]:
+def streams(arrivals: Sequence[tuple[int, int, float]], *, chunked: bool = False) -> tuple[Chunked, Chunked]:
     """Arrival *i* comes at *i* + 0.5, or together with those of its side that follow at once."""
     chunks: list[list[list[Event]]] = [[], []]
     events = [(number, key, float(time)) for number, (_, key, time) in enumerate(arrivals)]
     for side, group in groupby(events, key=lambda event: arrivals[event[0]][0]):
         own = list(group)
         chunks[side] += [own] if chunked else [[event] for event in own]
-    return [
+    left, right = (
         Chunked(own, name, times=[chunk[0][0] + 0.5 for chunk in own])
         for own, name in zip(chunks, ("left", "right"), strict=True)
-    ]
+    )
+    return left, right
 
 
 @define
@@ -183,11 +184,11 @@ def test_by_the_clock_elements_meet_for_so_long(how: Any) -> None:
     right = Chunked([["a"], ["b"], ["d"]], "right", times=[5, 15.1, 30])
     seen: list[Any] = []
     run(join(left, right, (str, str), 5, how).via(stamped(seen)).to(Discard()))
-    alone = {
+    alone: dict[str, list[Any]] = {
         "left": [(15, ("b", None)), (25, ("c", None))],
         "right": [(20.1, (None, "b")), (30, (None, "d"))],
     }
-    expected = [(5.0, ("a", "a")), *alone.get(how, [])]
+    expected: list[Any] = [(5.0, ("a", "a")), *alone.get(how, [])]
     if how == "outer":
         expected += [*alone["left"], *alone["right"]]
     assert [(round(time, 3), pair) for time, pair in seen] == sorted(expected)
@@ -334,7 +335,7 @@ def test_later_windows_have_nothing_late(arrivals: list[tuple[int, int, float]])
     time = EventTime(at, max_ahead=None)
     joined: Any = join(left, right, (key, key), 3, "outer", time=time)
     late = Collect[Any]()
-    earlier = EventTime(lambda pair: min(at(e) for e in pair if e), out_of_order=3, max_ahead=None)
+    earlier = EventTime[Any](lambda pair: min(at(e) for e in pair if e), out_of_order=3, max_ahead=None)
     window = TumblingWindow(timedelta(seconds=5), time=earlier, into=Count(), late=late)
 
     async def work() -> int:

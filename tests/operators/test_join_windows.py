@@ -50,7 +50,7 @@ def test_pairs_are_those_of_the_model(
         else TumblingWindow(timedelta(seconds=4), time=TIME)
     )
     left, right = streams(arrivals, chunked=chunked)
-    pipeline = join(left, right, (key, key), window, how).to(Collect())
+    pipeline: Any = join(left, right, (key, key), window, how).to(Collect())
     size, every = (6, 2) if sliding else (4, 4)
     for _ in range(2):
         assert ordered(run(pipeline)) == ordered(modelled(arrivals, size, every, how))
@@ -75,7 +75,7 @@ def test_by_the_clock(how: Any) -> None:
         Chunked([["a"], ["a"]], "right", times=[9, 11]),
     )
     result = run(join(left, right, (str, str), TumblingWindow(timedelta(seconds=10)), how).to(Collect()))
-    expected = [("a", "a")]
+    expected: list[Any] = [("a", "a")]
     expected += [("b", None)] if how in ("left", "outer") else []
     expected += [(None, "a")] if how in ("right", "outer") else []
     assert ordered(result) == ordered(expected)

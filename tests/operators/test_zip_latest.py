@@ -100,8 +100,9 @@ def test_watermarks_go_through() -> None:
 
 def test_mistakes() -> None:
     wrong: Any = 3
+    any_zip: Any = zip_latest
     with pytest.raises(ConfigurationError, match=r"zip_latest\(\) needs at least two streams"):
-        zip_latest(together, Source([1]))
+        any_zip(together, Source([1]))
     with pytest.raises(ConfigurationError, match="zip_latest takes streams, not 3"):
         zip_latest(together, Source([1]), wrong)
     with pytest.raises(ConfigurationError, match="zip_latest takes a function, not 3"):

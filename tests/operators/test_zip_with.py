@@ -271,11 +271,12 @@ def test_watermarks_go_through() -> None:
 
 def test_mistakes() -> None:
     wrong: Any = 3
+    any_zip: Any = zip_with
     with pytest.raises(ConfigurationError, match=r"zip_with\(\) needs at least two streams"):
-        zip_with(together, Source([1]))
+        any_zip(together, Source([1]))
     with pytest.raises(ConfigurationError, match="zip_with takes streams, not 3"):
         zip_with(together, Source([1]), wrong)
     with pytest.raises(ConfigurationError, match="zip_with takes a plain function"):
-        zip_with(slowly, Source([1]), Source([2]))
+        any_zip(slowly, Source([1]), Source([2]))
     with pytest.raises(ConfigurationError, match="zip_with: on_error must be a policy"):
         zip_with(together, Source([1]), Source([2]), on_error=wrong)
