@@ -5,9 +5,12 @@ The loops live in functions. At module level they would pay for global names, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 from tests.benchmarks.work import (
+    JOIN_SECONDS,
+    OUT_OF_ORDER_SECONDS,
     WINDOW_SECONDS,
     Counts,
     Event,
@@ -16,10 +19,12 @@ from tests.benchmarks.work import (
     events,
     expect,
     expected_counts,
+    expected_pairs,
     expected_sum,
     increment,
     timed,
     triple,
+    two_streams,
 )
 
 
@@ -36,6 +41,34 @@ def dict_loop(n: int) -> Measured:
     counts, seconds = timed(lambda: _count(data, WINDOW_SECONDS))
     expect("dict loop", counts, expected_counts(n))
     return Measured(seconds, n)
+
+
+def join_loop(n: int) -> Measured:
+    """`n` events of each side, joined by key and time; forgets what is too old, by the time of the event in hand."""
+    left, right = two_streams(n)
+    pairs, seconds = timed(lambda: list(_joined(left, right)))
+    expect("join loop", len(pairs), expected_pairs(n))
+    return Measured(seconds, 2 * n)
+
+
+def _joined(left: Sequence[Event], right: Sequence[Event]) -> Iterator[tuple[Event, Event]]:
+    lefts: dict[str, deque[Event]] = {}
+    rights: dict[str, deque[Event]] = {}
+    keep = JOIN_SECONDS + OUT_OF_ORDER_SECONDS
+    for pair in zip(left, right, strict=True):
+        for side, event in enumerate(pair):
+            own, others = (rights, lefts) if side else (lefts, rights)
+            key, at = event
+            held = others.get(key)
+            if held is not None:
+                while held and held[0][1] < at - keep:
+                    held.popleft()
+                for other in held:
+                    if -JOIN_SECONDS <= other[1] - at <= JOIN_SECONDS:
+                        yield (other, event) if side else (event, other)
+            if key not in own:
+                own[key] = deque()
+            own[key].append(event)
 
 
 def _sum(n: int) -> int:

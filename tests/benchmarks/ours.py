@@ -15,11 +15,12 @@ from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.graph import Sink
-from streamflow.operators import Count, Filter, Keyed, Map, Sum, TumblingWindow
+from streamflow.operators import Count, Filter, Keyed, Map, Sum, TumblingWindow, fan_out, join, merge
 from tests.benchmarks.jetstream import Topic, client, expect_acknowledged, expect_stored, new_durable
 from tests.benchmarks.process import resident_memory
 from tests.benchmarks.work import (
     BODY,
+    JOIN_SECONDS,
     OUT_OF_ORDER_SECONDS,
     WINDOW_SECONDS,
     Measured,
@@ -27,10 +28,12 @@ from tests.benchmarks.work import (
     events,
     expect,
     expected_counts,
+    expected_pairs,
     expected_sum,
     increment,
     timed,
     triple,
+    two_streams,
 )
 
 
@@ -48,6 +51,30 @@ def windows(n: int) -> Measured:
     pipeline = Source(data).via(Keyed(lambda e: e[0], window)).to(Collect())
     result, seconds = timed(lambda: asyncio.run(pipeline.run()))
     expect("counts", {(r.key, r.value.start): r.value.value for r in result}, expected_counts(n))
+    return Measured(seconds, n)
+
+
+def interval_join(n: int) -> Measured:
+    left, right = two_streams(n)
+    time = EventTime[tuple[str, float]](lambda e: e[1], out_of_order=timedelta(seconds=OUT_OF_ORDER_SECONDS))
+    on = (lambda e: e[0], lambda e: e[0])
+    pairs = join(Source(left), Source(right), on, timedelta(seconds=JOIN_SECONDS), time=time)
+    result, seconds = timed(lambda: asyncio.run(pairs.to(Collect()).run()))
+    expect("pairs", len(result), expected_pairs(n))
+    return Measured(seconds, 2 * n)
+
+
+def single_path(n: int) -> Measured:
+    result, seconds = timed(lambda: asyncio.run(Source(range(n)).via(Map(increment)).to(Into(Sum())).run()))
+    expect("sum", result, n * (n + 1) // 2)
+    return Measured(seconds, n)
+
+
+def diamond(n: int) -> Measured:
+    one, other = fan_out(Source(range(n)).via(Map(increment)), 2)
+    pipeline = merge(one, other).to(Into(Sum()))
+    result, seconds = timed(lambda: asyncio.run(pipeline.run()))
+    expect("sum", result, n * (n + 1))
     return Measured(seconds, n)
 
 

@@ -45,6 +45,18 @@ class Ours(Protocol):
         """`events(n)` through a keyed event-time `TumblingWindow` into `Count()`; compare with `expected_counts`."""
         ...
 
+    def interval_join(self, n: int) -> Measured:
+        """`two_streams(n)` through an event-time `join` within `JOIN_SECONDS`; compare with `expected_pairs`."""
+        ...
+
+    def single_path(self, n: int) -> Measured:
+        """`Source(range(n))` through `increment` into `Sum()`."""
+        ...
+
+    def diamond(self, n: int) -> Measured:
+        """The same with `fan_out` and `merge` in between."""
+        ...
+
     def source(self, topic: Topic, count: int) -> Measured:
         """`JetStreamSource` → `Map` → `Discard` over the first `count` messages, with explicit acknowledgements."""
         ...
@@ -73,6 +85,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
     """Measure row by row. Slow peers run on fewer elements: what counts is the time per element."""
     yield numbers(ours, _count(1_000_000, scale))
     yield windows(ours, _count(300_000, scale))
+    yield interval_join(ours, _count(100_000, scale))
+    yield diamond(ours, _count(1_000_000, scale))
     with NatsServer() as server:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
@@ -113,6 +127,28 @@ def windows(ours: Ours, n: int) -> Row:
             "dict loop": lambda: baselines.dict_loop(n),
             "bytewax fold_window": lambda: peers_memory.bytewax_windows(n),
         },
+    )
+
+
+def interval_join(ours: Ours, n: int) -> Row:
+    return compared_row(
+        f"2 × {n:,} events, 1,000 keys: pairs that are at most 5 s apart (bytewax: in one minute), per event",
+        [within(4, "hand-written loop"), faster(5, "bytewax join_window")],
+        lambda: ours.interval_join(n),
+        {
+            "hand-written loop": lambda: baselines.join_loop(n),
+            "bytewax join_window": lambda: peers_memory.bytewax_join(n // 4),
+        },
+    )
+
+
+def diamond(ours: Ours, n: int) -> Row:
+    return compared_row(
+        f"{n:,} ints: map → fan_out(2) → merge → sum, per element",
+        [within(2.2, "single path")],
+        lambda: ours.diamond(n),
+        {"single path": lambda: ours.single_path(n)},
+        CLOSE_ROUNDS,
     )
 
 
