@@ -57,6 +57,10 @@ class StateError(StreamflowError):
     """Saved state that cannot be read, written, or matched with the pipeline that asks for it."""
 
 
+class DriftError(StreamflowError):
+    """Branches of one source that are put together again are further apart than can be held."""
+
+
 class StepError(StreamflowError):
     """A step failed on an element.
 

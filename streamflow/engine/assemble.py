@@ -293,6 +293,7 @@ class _Assembler:
                     mixes=plan.mixes,
                     marks=plan.mixes and plan.state in self.plan.marks,
                     ttl=plan.ttl,
+                    tied=plan.tied,
                 )
             case _:
                 return UnkeyStep(plan.name, self._guard(None))

@@ -9,6 +9,7 @@ from streamflow.engine.observer import Observer
 from streamflow.errors import (
     ConfigurationError,
     ConnectorError,
+    DriftError,
     StateError,
     StepError,
     StreamflowError,
@@ -37,10 +38,10 @@ class Guard:
     def absorbs(self, failure: StepError) -> bool:
         """Whether to go on without the element.
 
-        An interrupt or exit raised in a step is never absorbed, nor is a state that cannot be saved: it is not the
-        element's fault, and a checkpoint without it would lose what came before.
+        An interrupt or exit raised in a step is never absorbed, nor is a state that cannot be saved, or branches that
+        drift apart: it is not the element's fault, and going on without it would lose what came before.
         """
-        fatal = isinstance(failure.cause, KeyboardInterrupt | SystemExit | StateError)
+        fatal = isinstance(failure.cause, KeyboardInterrupt | SystemExit | StateError | DriftError)
         absorbed = not fatal and self.policy.absorbs(failure)
         self.observer.failed(failure, absorbed)
         return absorbed

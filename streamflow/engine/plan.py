@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
+from streamflow.engine.tied import tied_inputs
 from streamflow.engine.transform import (
     Distribute,
     Fragment,
@@ -53,6 +54,8 @@ class LogicPlan:
     origins: tuple[frozenset[str], ...]
     """The origins of what comes in, by input."""
     ttl: float | None = None
+    tied: tuple[frozenset[int], ...] = ()
+    """For each of several inputs those that hang together with it."""
 
     @property
     def all_origins(self) -> frozenset[str]:
@@ -319,7 +322,7 @@ class _Builder:
             self._add_codec(stage, step, element.on_error)
             stage.behind = self._sinks[step] = SinkPlan(name, element, step)
         elif isinstance(element, Distribute):
-            branches = stage.behind = BranchPlan(name, element, None)
+            branches = stage.behind = BranchPlan(name, element, element.on_error)
             for output in range(element.outputs):
                 if not self._consumers.get((step, output)):
                     branch = (
@@ -393,11 +396,20 @@ class _Builder:
             case Fragment():
                 return [FusedPlan([name], [transform], policy)]
             case Logic():
-                return [LogicPlan(name, transform, policy, keyed=False, origins=origins)]
+                plan = LogicPlan(name, transform, policy, keyed=False, origins=origins)
+                return [evolve(plan, tied=self._tied(name)) if len(origins) > 1 else plan]
             case KeyedRun():
                 return self._expand_keyed(name, transform, origins, policy)
             case Work() | Queue():
                 return []
+
+    def _tied(self, name: str) -> tuple[frozenset[int], ...]:
+        waiting = [
+            step
+            for step, transform in self.transforms.items()
+            if isinstance(transform, Logic) and type(transform).wants is not Logic.wants
+        ]
+        return tied_inputs(self.steps[name], self.steps.values(), waiting)
 
     def _expand_keyed(
         self, name: str, run: KeyedRun, origins: tuple[frozenset[str], ...], policy: ErrorPolicy | None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from streamflow.engine.channel import CAPACITY
 from streamflow.engine.plan import BranchPlan, Plan, SinkPlan, SourcePlan, StagePlan
+from streamflow.engine.tied import shared_sources
 from streamflow.engine.transform import UNBOUNDED, Fragment, Transform
 from streamflow.errors import GuaranteeError, PlanError
 from streamflow.graph import Source, Step
@@ -35,6 +36,7 @@ def check(plan: Plan) -> None:
             f"{where}: Checkpoint needs a store= in this release (streamflow.testing.MemoryStore is one); "
             "keeping checkpoints in a JetStream bucket is not built yet"
         )
+    _check_independence(plan, where)
     for source in (stage.source for stage in plan.stages if stage.source is not None):
         _check_source(plan, source, where)
     if checkpoint is not None:
@@ -133,6 +135,26 @@ def _is_stable(sink: Step, transforms: dict[Step, Transform]) -> bool:
             return False
     # A side output begins in the middle, with whatever was late.
     return isinstance(step.element, Source) and step.element.acknowledges
+
+
+def _check_independence(plan: Plan, where: str) -> None:
+    """A step that reads its inputs one after the other must not wait for itself."""
+    steps = plan.pipeline.steps()
+    names = {step: name for name, step in steps.items()}
+    for logic in (logic for stage in plan.stages for logic in stage.logics if logic.logic.independent):
+        shared = shared_sources(steps[logic.state], steps.values())
+        for (first, second), sources in shared.items():
+            common = " and ".join(sorted(repr(names[source]) for source in sources))
+            raise PlanError(
+                f"{where}, step {logic.state!r}: inputs {first + 1} and {second + 1} are branches of {common}, which "
+                "would have to wait with the one and go on with the other; use merge(), or a source for each"
+            )
+        for first, others in enumerate(logic.tied):
+            if len(others) > 1:
+                raise PlanError(
+                    f"{where}, step {logic.state!r}: inputs {first + 1} and {max(others) + 1} are also awaited by "
+                    "another step that joins them, and the two would wait for each other; use merge() in one of them"
+                )
 
 
 def _check_state_names(plan: Plan, where: str) -> None:

@@ -178,7 +178,8 @@ class Stage:
         """Which inputs to read, and whether sources have to wait."""
         first = self._steps[0]
         if len(self._all_ports) > 1:
-            wanted = self._all_ports if self._barrier_waits else filter(first.wants, self._all_ports)
+            reads_all = self._barrier_waits or self._draining
+            wanted = self._all_ports if reads_all else filter(first.wants, self._all_ports)
             self.source.shut = self._all_ports.difference(wanted)
             overfull = frozenset(port for port in self._all_ports if first.held(port) >= CAPACITY)
         else:

@@ -42,6 +42,7 @@ class StatefulStep(SyncStep):
     ``origins`` are the source partitions, or earlier event-time steps, that feed it, by input; ``ways`` those of them
     that are branches of one origin, by that origin. ``mixes``: what comes out is of no single origin. ``marks``: it
     reports its progress, since its branches meet again. ``ttl``: seconds after which an idle key is forgotten.
+    ``tied``: see `Scope.tied`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StatefulStep(SyncStep):
         mixes: bool = False,
         marks: bool = False,
         ttl: float | None = None,
+        tied: tuple[frozenset[int], ...] = (),
     ) -> None:
         super().__init__(name, guard)
         self.table = table
@@ -65,7 +67,7 @@ class StatefulStep(SyncStep):
         self._logic = logic
         self._clock = clock
         self._keyed = keyed
-        self._scope = Scope(table, self._take_late, self._drop_held, keyed)
+        self._scope = Scope(table, self._take_late, self._drop_held, keyed, tied=tied)
         all_origins = [origin for port in origins for origin in port]
         self._time = self._scope.tracker = _tracker(logic, origins, ways, table)
         self._mixed = Meeting(all_origins) if mixes else None
@@ -128,7 +130,8 @@ class StatefulStep(SyncStep):
         else:
             keys = repeat(None if self._logic.inputs == 1 else chunk.port)
         rows: Iterator[Pair] = zip(keys, source)  # noqa: B905 - strict= costs a look at both ends for each pair
-        traced = chunk.lineage is not None
+        # What one source's element completes may be made of another's that has receipts.
+        traced = chunk.lineage is not None or (self._receipts.active and self._logic.keeps_receipts)
         if chunk.lineage is not None:
             rows = self._receipts.attach(rows, chunk.lineage)
         pairs: list[Pair] = []
@@ -151,6 +154,7 @@ class StatefulStep(SyncStep):
                 if not self.guard.absorbs(failure):
                     yield from self._emit(pairs, lineage, chunk)
                     raise failure from failure.cause
+                self._logic.on_absorbed(self._scope)
             if not self._keyed and self._logic.is_done(self._scope):
                 break
             if slicer.lap():
@@ -376,6 +380,7 @@ class StatefulStep(SyncStep):
                 part.extend(islice(outputs, _PART))
             except BaseException as error:
                 self.guard.decide(error, self.name, None)
+                self._logic.on_absorbed(self._scope)
                 outputs = iter(produce())
             else:
                 if not part:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from attrs import define, frozen
 
-from streamflow.policies import EventTime, ProcessingTime
+from streamflow.policies import ErrorPolicy, EventTime, ProcessingTime
 
 if TYPE_CHECKING:
     from streamflow.engine.connector import WorkContext
@@ -65,6 +65,8 @@ class Scope:
     """The source partition, or earlier event-time step, that the elements come from."""
     port: int = 0
     """The input that they come by, where there are several."""
+    tied: tuple[frozenset[int], ...] = ()
+    """For each of several inputs those that hang together with it: holding one back holds back the others."""
     tracker: WatermarkTracker | None = None
     has_unread: Callable[[], bool] = lambda: False
     """Whether there is input that could be read and is not: the step, or one in its stage, is busy or holds back."""
@@ -119,6 +121,9 @@ class Logic(Generic[T, U]):
     needs_lineage: bool = False
     """Whether the messages of one chunk must be acknowledged separately when the source acknowledges."""
 
+    independent: bool = False
+    """Whether it leaves inputs unread for so long that no two of them may depend on one source."""
+
     def process(self, scope: Scope, rows: Iterator[tuple[Any, T]]) -> Iterator[tuple[Any, U]]:
         """Take every ``(key, element)`` of ``rows`` and yield what comes out."""
         raise NotImplementedError
@@ -130,6 +135,9 @@ class Logic(Generic[T, U]):
     def on_timer(self, scope: Scope, key: Hashable) -> Iterable[tuple[Any, U]]:
         """The timer that was set for ``key`` is due by the clock. Only without a `time`."""
         return ()
+
+    def on_absorbed(self, scope: Scope) -> None:
+        """One of the other methods has failed, and the error policy lets it go on."""
 
     def on_start(self, scope: Scope) -> None:
         """The run begins; the table has what was restored."""
@@ -252,6 +260,7 @@ class Distribute:
     label: str = "fan_out"
     branches: tuple[str, ...] = ()
     """What the outputs are, for error messages."""
+    on_error: ErrorPolicy | None = None
 
 
 Junction = Merge | Distribute

@@ -5,11 +5,14 @@ The loops live in functions. At module level they would pay for global names, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
 from tests.benchmarks.work import (
     GAP_SECONDS,
+    JOIN_SECONDS,
+    OUT_OF_ORDER_SECONDS,
     WINDOW_SECONDS,
     Counts,
     Event,
@@ -18,12 +21,14 @@ from tests.benchmarks.work import (
     events,
     expect,
     expected_counts,
+    expected_pairs,
     expected_sessions,
     expected_sum,
     expected_visit,
     increment,
     timed,
     triple,
+    two_streams,
     visits,
 )
 
@@ -63,6 +68,34 @@ def session_loop(n: int) -> Measured:
     counts, seconds = timed(lambda: _sessions(data, GAP_SECONDS))
     expect("session loop", counts, expected_sessions(n))
     return Measured(seconds, n)
+
+
+def join_loop(n: int) -> Measured:
+    """`n` events of each side, joined by key and time; forgets what is too old, by the time of the event in hand."""
+    left, right = two_streams(n)
+    pairs, seconds = timed(lambda: list(_joined(left, right)))
+    expect("join loop", len(pairs), expected_pairs(n))
+    return Measured(seconds, 2 * n)
+
+
+def _joined(left: Sequence[Event], right: Sequence[Event]) -> Iterator[tuple[Event, Event]]:
+    lefts: dict[str, deque[Event]] = {}
+    rights: dict[str, deque[Event]] = {}
+    keep = JOIN_SECONDS + OUT_OF_ORDER_SECONDS
+    for pair in zip(left, right, strict=True):
+        for side, event in enumerate(pair):
+            own, others = (rights, lefts) if side else (lefts, rights)
+            key, at = event
+            held = others.get(key)
+            if held is not None:
+                while held and held[0][1] < at - keep:
+                    held.popleft()
+                for other in held:
+                    if -JOIN_SECONDS <= other[1] - at <= JOIN_SECONDS:
+                        yield (other, event) if side else (event, other)
+            if key not in own:
+                own[key] = deque()
+            own[key].append(event)
 
 
 def _sum(n: int) -> int:

@@ -28,6 +28,9 @@ from streamflow.operators import (
     SlidingWindow,
     Sum,
     TumblingWindow,
+    fan_out,
+    join,
+    merge,
 )
 from tests.benchmarks import work
 from tests.benchmarks.jetstream import Topic, client, expect_acknowledged, expect_stored, new_durable
@@ -36,6 +39,7 @@ from tests.benchmarks.work import (
     BODY,
     FEW_KEYS,
     GAP_SECONDS,
+    JOIN_SECONDS,
     OUT_OF_ORDER_SECONDS,
     STEP_SECONDS,
     TASKS,
@@ -49,6 +53,7 @@ from tests.benchmarks.work import (
     events,
     expect,
     expected_counts,
+    expected_pairs,
     expected_sessions,
     expected_sliding_counts,
     expected_sum,
@@ -57,6 +62,7 @@ from tests.benchmarks.work import (
     one,
     timed,
     triple,
+    two_streams,
 )
 
 R = TypeVar("R")
@@ -153,6 +159,30 @@ def plain_map(n: int) -> Measured:
 def _busy(n: int, flow: Map[int, int]) -> Measured:
     result, seconds = timed(lambda: asyncio.run(Source(range(n)).via(flow).to(Into(Sum())).run()))
     expect("sum of busy", result, n * (n - 1) // 2)
+    return Measured(seconds, n)
+
+
+def interval_join(n: int) -> Measured:
+    left, right = two_streams(n)
+    time = EventTime[tuple[str, float]](lambda e: e[1], out_of_order=timedelta(seconds=OUT_OF_ORDER_SECONDS))
+    on = (lambda e: e[0], lambda e: e[0])
+    pairs = join(Source(left), Source(right), on, timedelta(seconds=JOIN_SECONDS), time=time)
+    result, seconds = timed(lambda: asyncio.run(pairs.to(Collect()).run()))
+    expect("pairs", len(result), expected_pairs(n))
+    return Measured(seconds, 2 * n)
+
+
+def single_path(n: int) -> Measured:
+    result, seconds = timed(lambda: asyncio.run(Source(range(n)).via(Map(increment)).to(Into(Sum())).run()))
+    expect("sum", result, n * (n + 1) // 2)
+    return Measured(seconds, n)
+
+
+def diamond(n: int) -> Measured:
+    one, other = fan_out(Source(range(n)).via(Map(increment)), 2)
+    pipeline = merge(one, other).to(Into(Sum()))
+    result, seconds = timed(lambda: asyncio.run(pipeline.run()))
+    expect("sum", result, n * (n + 1))
     return Measured(seconds, n)
 
 

@@ -17,12 +17,14 @@ from tests.benchmarks.work import (
     events,
     expect,
     expected_counts,
+    expected_products,
     expected_sum,
     increment,
     increment_later,
     require,
     timed,
     triple,
+    two_streams,
 )
 
 BYTEWAX_BATCH = 1_000
@@ -138,6 +140,35 @@ def bytewax_windows(n: int) -> Measured:
     counts: Counts = {(key, number * WINDOW_SECONDS): count for key, (number, count) in out}
     expect("bytewax fold_window", counts, expected_counts(n))
     return Measured(seconds, n)
+
+
+def bytewax_join(n: int) -> Measured:
+    """`join_window` over tumbling windows; every pair of a window (it has no join by distance in time).
+
+    Both sides have one clock there, so it has to wait for the side whose batch comes second.
+    """
+    require("bytewax", "bytewax.operators")
+    import bytewax.operators as op
+    import bytewax.operators.windowing as win
+    from bytewax.dataflow import Dataflow
+    from bytewax.testing import TestingSink, TestingSource, run_main
+
+    sides = [[(key, datetime.fromtimestamp(at, UTC)) for key, at in side] for side in two_streams(n)]
+    out: list[Any] = []
+    flow = Dataflow("join")
+    left, right = (
+        op.input(name, flow, TestingSource(side, batch_size=min(BYTEWAX_BATCH, n // 20)))
+        for name, side in zip(("left", "right"), sides, strict=True)
+    )
+    clock = win.EventClock(_itself, wait_for_system_duration=timedelta(seconds=WINDOW_SECONDS))
+    windower = win.TumblingWindower(
+        length=timedelta(seconds=WINDOW_SECONDS), align_to=datetime(1970, 1, 1, tzinfo=UTC)
+    )
+    joined = win.join_window("join", clock, windower, left, right, insert_mode="product", ordered=False)
+    op.output("out", joined.down, TestingSink(out))
+    _, seconds = timed(lambda: run_main(flow))
+    expect("bytewax join_window", len(out), expected_products(n))
+    return Measured(seconds, 2 * n)
 
 
 def _aiostream() -> tuple[Any, Any]:

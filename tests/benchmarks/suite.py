@@ -27,7 +27,7 @@ from tests.benchmarks.table import (
     megabytes,
     within,
 )
-from tests.benchmarks.work import Absent, KEYS, Measured, STEP_SECONDS, WINDOW_SECONDS, expect
+from tests.benchmarks.work import KEYS, STEP_SECONDS, WINDOW_SECONDS, Absent, Measured, expect
 
 MEMORY_SECONDS = 20.0
 MEMORY_LIMIT = 30e6
@@ -77,6 +77,17 @@ class Ours(Protocol):
 
     def session_windows(self, n: int) -> Measured:
         """`events(n)` through a keyed `SessionWindow` into `Count()`; compare with `expected_sessions`."""
+
+    def interval_join(self, n: int) -> Measured:
+        """`two_streams(n)` through an event-time `join` within `JOIN_SECONDS`; compare with `expected_pairs`."""
+        ...
+
+    def single_path(self, n: int) -> Measured:
+        """`Source(range(n))` through `increment` into `Sum()`."""
+        ...
+
+    def diamond(self, n: int) -> Measured:
+        """The same with `fan_out` and `merge` in between."""
         ...
 
     def source(self, topic: Topic, count: int) -> Measured:
@@ -113,6 +124,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
     yield processes(ours, _count(6_000, scale))
     yield sliding_windows(ours, _count(300_000, scale))
     yield session_windows(ours, _count(300_000, scale))
+    yield interval_join(ours, _count(100_000, scale))
+    yield diamond(ours, _count(1_000_000, scale))
     with NatsServer() as server:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
@@ -168,6 +181,14 @@ def visits(ours: Ours, n: int) -> Row:
             "1,000 keys, random order": lambda: ours.visits(n, KEYS, True),
             "dict loop, random order": lambda: baselines.visits_loop(n, n, True),
             "dict loop, 1,000, random order": lambda: baselines.visits_loop(n, KEYS, True),
+        },
+    )
+
+
+def key_memory(keys: int) -> Row:
+    work = f"Keyed(Fold) over {keys:,} live int keys: memory for each, key included, beside its state"
+    bound = f"≤ {KEY_BYTES:g} bytes"
+    return _fresh_memory(work, bound, KEY_BYTES, "key_memory", keys, show=_bytes)
 
 
 def sliding_windows(ours: Ours, n: int) -> Row:
@@ -187,10 +208,39 @@ def sliding_windows(ours: Ours, n: int) -> Row:
     )
 
 
-def key_memory(keys: int) -> Row:
-    work = f"Keyed(Fold) over {keys:,} live int keys: memory for each, key included, beside its state"
-    bound = f"≤ {KEY_BYTES:g} bytes"
-    return _fresh_memory(work, bound, KEY_BYTES, "key_memory", keys, show=_bytes)
+def session_windows(ours: Ours, n: int) -> Row:
+    """The gap makes about as many sessions as there are windows of a minute."""
+    return compared_row(
+        f"{n:,} events, 1,000 keys: count per key and session, gap 7 s, per event",
+        [within(2.5, "tumbling 60 s")],
+        lambda: ours.session_windows(n),
+        {
+            "tumbling 60 s": lambda: ours.windows(n),
+            "loop over sorted events": lambda: baselines.session_loop(n),
+        },
+    )
+
+
+def interval_join(ours: Ours, n: int) -> Row:
+    return compared_row(
+        f"2 × {n:,} events, 1,000 keys: pairs that are at most 5 s apart (bytewax: in one minute), per event",
+        [within(4, "hand-written loop"), faster(5, "bytewax join_window")],
+        lambda: ours.interval_join(n),
+        {
+            "hand-written loop": lambda: baselines.join_loop(n),
+            "bytewax join_window": lambda: peers_memory.bytewax_join(n // 4),
+        },
+    )
+
+
+def diamond(ours: Ours, n: int) -> Row:
+    return compared_row(
+        f"{n:,} ints: map → fan_out(2) → merge → sum, per element",
+        [within(2.2, "single path")],
+        lambda: ours.diamond(n),
+        {"single path": lambda: ours.single_path(n)},
+        CLOSE_ROUNDS,
+    )
 
 
 def coroutines(ours: Ours, n: int) -> Row:
@@ -213,18 +263,6 @@ def processes(ours: Ours, n: int) -> Row:
         [faster(1.6, "Map on one core")],
         lambda: ours.process_map(n),
         {"Map on one core": on_one_core},
-
-
-def session_windows(ours: Ours, n: int) -> Row:
-    """The gap makes about as many sessions as there are windows of a minute."""
-    return compared_row(
-        f"{n:,} events, 1,000 keys: count per key and session, gap 7 s, per event",
-        [within(2.5, "tumbling 60 s")],
-        lambda: ours.session_windows(n),
-        {
-            "tumbling 60 s": lambda: ours.windows(n),
-            "loop over sorted events": lambda: baselines.session_loop(n),
-        },
     )
 
 

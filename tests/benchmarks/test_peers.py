@@ -60,6 +60,11 @@ def test_windows(benchmark: BenchmarkFixture, peer: Callable[[int], Measured]) -
     run(benchmark, lambda: peer(N))
 
 
+@pytest.mark.parametrize("peer", [baselines.join_loop, peers_memory.bytewax_join])
+def test_join(benchmark: BenchmarkFixture, peer: Callable[[int], Measured]) -> None:
+    run(benchmark, lambda: peer(N))
+
+
 @pytest.mark.parametrize(
     "peer", [peers_nats.nats_fetch, peers_nats.faststream_pull, peers_nats.faststream_batch]
 )

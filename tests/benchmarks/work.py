@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import time
-from collections import Counter
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import itemgetter
@@ -28,6 +29,7 @@ WINDOW_SECONDS = 60.0
 STEP_SECONDS = 1.0
 GAP_SECONDS = 7.0
 OUT_OF_ORDER_SECONDS = 5.0
+JOIN_SECONDS = 5.0
 _SPAN_SECONDS = 600.0
 _FIRST = 1_700_000_040.0  # the start of a minute
 
@@ -137,7 +139,11 @@ def events(n: int, keys: int = KEYS) -> Sequence[Event]:
     The disorder stays below `OUT_OF_ORDER_SECONDS`: nothing is late, also for a peer whose watermark moves on
     with the system clock while it works.
     """
-    random = Random(n)
+    return _events(n, keys, seed=n)
+
+
+def _events(n: int, keys: int, seed: int) -> Sequence[Event]:
+    random = Random(seed)
     step = _SPAN_SECONDS / n
     made = [(f"k{random.randrange(keys)}", _FIRST + i * step) for i in range(n)]
     made.sort(key=lambda event: event[1] + 4 * random.random())
@@ -147,23 +153,6 @@ def events(n: int, keys: int = KEYS) -> Sequence[Event]:
 @lru_cache(maxsize=2)
 def expected_counts(n: int) -> Counts:
     """The right answer for `events(n)`."""
-    return Counter((key, at // WINDOW_SECONDS * WINDOW_SECONDS) for key, at in events(n))
-
-
-# --- visits: a running sum per key, over many keys ---------------------------------------------------------
-@lru_cache(maxsize=4)
-def visits(n: int, keys: int, is_shuffled: bool) -> Sequence[int]:
-    """`n` int keys below `keys`: each in turn, or in random order, the same each time."""
-    if is_shuffled:
-        random = Random(n)
-        return [random.randrange(keys) for _ in range(n)]
-    return [number % keys for number in range(n)]
-
-
-def expected_visit(n: int, keys: int, is_shuffled: bool) -> tuple[int, int]:
-    """The last key of `visits`, and its sum when each key was visited once before."""
-    made = visits(n, keys, is_shuffled)
-    return made[-1], made[-1] * (made.count(made[-1]) + 1)
     return counts(events(n), WINDOW_SECONDS)
 
 
@@ -184,6 +173,7 @@ def expected_sliding_counts(n: int) -> Counts:
     return windows
 
 
+@lru_cache(maxsize=2)
 def expected_sessions(n: int) -> Counts:
     """For `events(n)`: those of a key in order, until there is a gap."""
     sessions: Counts = {}
@@ -199,3 +189,50 @@ def expected_sessions(n: int) -> Counts:
 
 def one(event: Event) -> int:
     return 1
+
+
+# --- pairs: events of two streams with one key, at most JOIN_SECONDS apart ---------------------------------
+
+
+@lru_cache(maxsize=2)
+def two_streams(n: int) -> tuple[Sequence[Event], Sequence[Event]]:
+    """`n` events for each side, as those of `events`."""
+    return _events(n, KEYS, seed=1), _events(n, KEYS, seed=2)
+
+
+@lru_cache(maxsize=2)
+def expected_pairs(n: int) -> int:
+    """The number of pairs of `two_streams(n)`."""
+    times: dict[str, list[float]] = defaultdict(list)
+    left, right = two_streams(n)
+    for key, at in sorted(right, key=lambda event: event[1]):
+        times[key].append(at)
+    return sum(
+        bisect_right(times[key], at + JOIN_SECONDS) - bisect_left(times[key], at - JOIN_SECONDS)
+        for key, at in left
+    )
+
+
+@lru_cache(maxsize=2)
+def expected_products(n: int) -> int:
+    """The number of rows when the events of each key and window are paired, or go alone."""
+    sides = [Counter((key, at // WINDOW_SECONDS) for key, at in side) for side in two_streams(n)]
+    return sum(max(sides[0][slot], 1) * max(sides[1][slot], 1) for slot in {*sides[0], *sides[1]})
+
+
+# --- visits: a running sum per key, over many keys ---------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def visits(n: int, keys: int, is_shuffled: bool) -> Sequence[int]:
+    """`n` int keys below `keys`: each in turn, or in random order, the same each time."""
+    if is_shuffled:
+        random = Random(n)
+        return [random.randrange(keys) for _ in range(n)]
+    return [number % keys for number in range(n)]
+
+
+def expected_visit(n: int, keys: int, is_shuffled: bool) -> tuple[int, int]:
+    """The last key of `visits`, and its sum when each key was visited once before."""
+    made = visits(n, keys, is_shuffled)
+    return made[-1], made[-1] * (made.count(made[-1]) + 1)

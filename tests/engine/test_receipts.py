@@ -33,7 +33,7 @@ from streamflow.operators import (
 )
 from streamflow.operators import Skip as SkipFirst
 from streamflow.testing import VirtualClock
-from tests.support import Acknowledging, Confirming, chain, run, sizes, until, virtual
+from tests.support import Acknowledging, Chunked, Confirming, chain, run, sizes, until, virtual
 
 
 async def slowly(x: int) -> int:
@@ -312,3 +312,18 @@ def test_batches_from_several_sources_acknowledge_each_at_its_own(left: list[int
     run(merge(a, b).via(Batch(3)).to(Discard()))
     for source in (a, b):
         assert sorted(source.ledger.acked) == list(range(10))
+
+
+def test_a_batch_that_a_source_without_receipts_completes_takes_those_of_the_other() -> None:
+    source, plain = Acknowledging(3, [3], ends=False), Chunked([["x"]], times=[1], ends=False)
+    sink = Confirming(source, None)
+
+    async def work() -> None:
+        async with merge(source, plain).via(Batch(4)).to(sink).start(clock=VirtualClock()):
+            await asyncio.sleep(2)
+            assert sink.values == [[0, 1, 2, "x"]]
+            assert source.ledger.acked == []
+            sink.held.pop().release()
+            assert sorted(source.ledger.acked) == [0, 1, 2]
+
+    virtual(work())

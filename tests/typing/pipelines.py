@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, TypeGuard, assert_type
 
 from attrs import frozen
 
@@ -43,9 +43,16 @@ from streamflow.operators import (
     Throttle,
     TopK,
     TumblingWindow,
+    concat,
     fan_out,
+    join,
     merge,
+    partition,
+    round_robin,
+    route,
     split,
+    zip_latest,
+    zip_with,
 )
 
 
@@ -165,6 +172,77 @@ assert_type(a, Stream[Order])
 assert_type(Pipeline(a.to(Collect()), b.to(Discard())), Pipeline[tuple[list[Order], int]])
 assert_type(merge(a, b), Stream[Order])
 assert_type(fan_out(big, 2), tuple[Stream[Order], ...])
+assert_type(round_robin(big, 2), tuple[Stream[Order], ...])
+assert_type(partition(big, 2, lambda o: o.customer), tuple[Stream[Order], ...])
+assert_type(route(big, lambda o: o.customer, ["x", "y"], default="z"), dict[str, Stream[Order]])
+assert_type(concat(a, b), Stream[Order])
+
+# Branches that narrow
+
+
+def is_text(value: int | str) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+mixed = Source[int | str]([])
+texts, rest = split(mixed, is_text)
+assert_type(texts, Stream[str])
+assert_type(rest, Stream[int | str])
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+    def is_number(value: int | str) -> TypeIs[int]: ...
+
+    numbers, others = split(mixed, is_number)
+    assert_type(numbers, Stream[int])
+    assert_type(others, Stream[int | str])
+
+# Streams put together
+
+
+@frozen
+class Payment:
+    customer: str
+    at: float
+
+
+payments = Source[Payment]([])
+assert_type(zip_with(lambda o, p: (o.total, p.customer), big, payments), Stream[tuple[float, str]])
+assert_type(zip_with(lambda o, p, n: o.at + p.at + len(n), big, payments, names), Stream[float])
+assert_type(zip_latest(lambda o, p: (o.total, p.customer), big, payments), Stream[tuple[float, str]])
+assert_type(
+    zip_latest(lambda o, p, n, t: (o, p, n, t), big, payments, names, texts),
+    Stream[tuple[Order, Payment, str, str]],
+)
+within = timedelta(seconds=5)
+paid = join(big, payments, on=(lambda o: o.customer, lambda p: p.customer), within=within)
+assert_type(paid, Stream[tuple[Order, Payment]])
+unpaid = join(
+    big,
+    payments,
+    on=(lambda o: o.customer, lambda p: p.customer),
+    within=within,
+    how="left",
+    time=EventTime(lambda x: x.at),
+)
+assert_type(unpaid, Stream[tuple[Order, Payment | None]])
+unknown = join(
+    big,
+    payments,
+    on=(lambda o: o.customer, lambda p: p.customer),
+    within=within,
+    how="right",
+    time=(EventTime(lambda o: o.at), EventTime(lambda p: p.at)),
+)
+assert_type(unknown, Stream[tuple[Order | None, Payment]])
+either = join(
+    big,
+    payments,
+    on=(lambda o: o.customer, lambda p: p.customer),
+    within=TumblingWindow(within, time=EventTime[Order | Payment](lambda x: x.at)),
+    how="outer",
+)
+assert_type(either, Stream[tuple[Order | None, Payment | None]])
 
 # JetStream
 
