@@ -72,7 +72,7 @@ def test_late_elements_are_told_of() -> None:
     pipeline = Source(times).via(windows, name="tens").to(Discard())
     with capture_logs() as logs:
         asyncio.run(pipeline.run(observers=[LogObserver()]))
-    (late,) = of("late elements dropped", logs)
+    (late,) = of("late elements", logs)
     assert (late["step"], late["count"], late["log_level"]) == ("tens", 2, "warning")
     assert logs[-1]["late"] == 2
 
