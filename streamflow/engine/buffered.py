@@ -146,4 +146,4 @@ def _join_controls(queue: deque[tuple[int, Item]], item: Item) -> None:
 
 
 def _kind(item: Item) -> tuple[type[Item], Hashable]:
-    return type(item), getattr(item, "origin", None) or getattr(item, "port", None)
+    return type(item), getattr(item, "origin", None)

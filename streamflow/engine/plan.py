@@ -58,6 +58,12 @@ class LogicPlan:
     """For each of several inputs those that hang together with it."""
 
     @property
+    def holds(self) -> float:
+        """How many elements it may keep back, per key."""
+        drifts = any(len(inputs) > 1 for inputs in self.tied)
+        return self.logic.holds + (self.logic.drift if drifts else 0)
+
+    @property
     def all_origins(self) -> frozenset[str]:
         return frozenset[str]().union(*self.origins)
 

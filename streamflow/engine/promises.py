@@ -71,12 +71,10 @@ def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
         holding or positions or work or any(logic.logic.needs_lineage for logic in logics)
     )
     held = sum(
-        int(logic.logic.holds) * (_KEYS if logic.keyed else 1)
-        for logic in logics
-        if logic.logic.holds < UNBOUNDED
+        int(logic.holds) * (_KEYS if logic.keyed else 1) for logic in logics if logic.holds < UNBOUNDED
     )
     held += sum(stage.queue.queue.size for stage in behind if stage.queue is not None)
-    source.held = sum(int(logic.logic.holds) for logic in holding)
+    source.held = sum(int(logic.holds) for logic in holding)
     in_flight = sum(step.in_flight for step in work)
     source.in_flight = held + in_flight + _IN_FLIGHT * len(behind)
     if work:

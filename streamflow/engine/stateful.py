@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import count, islice, repeat
 from operator import length_hint
@@ -235,9 +234,8 @@ class StatefulStep(SyncStep):
         assert table is not None
         for key in table.idle(now, self._ttl):
             self._logic.forget(self._scope, key)
-        for key in keys:
-            with suppress(TypeError):  # an unhashable key: the element will fail
-                table.see(key, now)
+        for key in _distinct(keys):
+            table.see(key, now)
 
     # Control items
 
@@ -372,16 +370,17 @@ class StatefulStep(SyncStep):
 
         After a failure that the policy absorbs, the logic is asked again and goes on with what is left.
         """
-        outputs = iter(produce())
+        outputs: Iterator[Pair] | None = None
         origin = self._scope.origin if self._origin is None else self._origin
         while True:
             part: list[Pair] = []
             try:
+                outputs = iter(produce()) if outputs is None else outputs
                 part.extend(islice(outputs, _PART))
             except BaseException as error:
                 self.guard.decide(error, self.name, None)
                 self._logic.on_absorbed(self._scope)
-                outputs = iter(produce())
+                outputs = None
             else:
                 if not part:
                     return
@@ -407,6 +406,21 @@ class StatefulStep(SyncStep):
             keys=[key for key, _ in pairs] if self._keyed else None,
             lineage=lineage or None,
         )
+
+
+def _distinct(keys: Iterable[Hashable]) -> Iterable[Hashable]:
+    try:
+        return dict.fromkeys(keys)
+    except TypeError:  # one that is unhashable: its element will fail
+        return dict.fromkeys(key for key in keys if _is_hashable(key))
+
+
+def _is_hashable(key: object) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 def _tracker(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from attrs import define, frozen
 
+from streamflow.engine.watermark import View
 from streamflow.policies import ErrorPolicy, EventTime, ProcessingTime
 
 if TYPE_CHECKING:
@@ -75,11 +76,14 @@ class Scope:
     unused: bool = False
     """Set it before `Logic.is_done` becomes true to say that the element in hand is not used either."""
 
-    @property
-    def watermark(self) -> WatermarkTracker:
-        """The watermark of a logic whose `Logic.time` is an `EventTime`."""
-        assert self.tracker is not None, "a logic without event time has no watermark"
-        return self.tracker
+    def view(self) -> View:
+        """The watermark, or the clock, for a loop over the elements in hand; tell `saw` at its end."""
+        return View.by_clock(self.now) if self.tracker is None else self.tracker.view(self.origin, self.now)
+
+    def saw(self, top: float) -> None:
+        """The largest time that such a loop has seen."""
+        if self.tracker is not None:
+            self.tracker.saw(self.origin, top)
 
 
 class Logic(Generic[T, U]):
@@ -109,7 +113,7 @@ class Logic(Generic[T, U]):
     ``"each"`` input."""
 
     time: EventTime[Any] | ProcessingTime | tuple[EventTime[Any], ...] | None = None
-    """Set it to get `on_watermark` calls: by the watermark in ``scope.watermark``, or by the clock. A step with several
+    """Set it to get `on_watermark` calls: by the watermark (see `Scope.view`), or by the clock. A step with several
     inputs may have an event time for each. Timers follow the same time, and are then left to `on_watermark`."""
 
     late: Sink[Any, Any] | None = None
@@ -120,6 +124,9 @@ class Logic(Generic[T, U]):
 
     needs_lineage: bool = False
     """Whether the messages of one chunk must be acknowledged separately when the source acknowledges."""
+
+    drift: int = 0
+    """By how many elements inputs that cannot wait for each other (`Scope.tied`) may be apart, beside `holds`."""
 
     independent: bool = False
     """Whether it leaves inputs unread for so long that no two of them may depend on one source."""

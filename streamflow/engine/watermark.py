@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from streamflow.policies import EventTime, seconds
 
@@ -15,12 +15,14 @@ _NEVER = -math.inf
 _ROUNDING = 1e-6
 
 
-@frozen
+@define
 class View:
-    """What a loop over elements of one origin has to know.
+    """What a loop over elements of one origin has to know: each is judged by the watermark before it, ``closed``, and
+    then advances it, so that the cut into chunks makes no difference.
 
     As the largest time ``top`` grows, the watermark is ``max(closed, min(bound, top − lag))``. An element whose time
-    is after ``ahead`` counts, and moves nothing: one clock that is wrong must not close every window.
+    is after ``ahead`` counts, and moves nothing: one clock that is wrong must not close every window. Loops that have
+    no time for a call do what `take` does.
     """
 
     top: float
@@ -28,6 +30,20 @@ class View:
     closed: float
     lag: float
     ahead: float
+
+    @classmethod
+    def by_clock(cls, now: float) -> View:
+        """Without event time nothing moves while a loop runs."""
+        return cls(math.inf, math.inf, now, 0.0, math.inf)
+
+    def take(self, time: float) -> bool:
+        """An element has come: let it advance the watermark. False if its time is too far ahead to be believed."""
+        if time > self.ahead:
+            return False
+        if time > self.top:
+            self.top = time
+            self.closed = max(self.closed, min(self.bound, time - self.lag))
+        return True
 
 
 class WatermarkTracker:

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from streamflow.errors import ConfigurationError
+from streamflow.graph import Sink
 from streamflow.policies import ErrorPolicy, check_policy
 
 
@@ -21,6 +22,19 @@ def is_coroutine_function(value: Any) -> bool:
     """Also for an object whose class makes it callable."""
     call = getattr(type(value), "__call__", None)  # noqa: B004 - it is asked what it is, not whether it is there
     return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call)
+
+
+def late(value: Any, by_event_time: bool, what: str) -> None:
+    """A sink for elements that come too late."""
+    if value is not None and not isinstance(value, Sink):
+        raise ConfigurationError(f"{what}'s late must be a sink such as Collect(), not {value!r}")
+    if value is not None and not by_event_time:
+        raise ConfigurationError(f"{what}: by processing time nothing is late; late= needs EventTime")
+
+
+def late_sides(late: Sink[Any, Any] | None) -> dict[str, Sink[Any, Any]]:
+    """`Flow.sides` of an operator with such a sink."""
+    return {} if late is None else {"late": late}
 
 
 def policy(value: ErrorPolicy | None, what: str) -> None:

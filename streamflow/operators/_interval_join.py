@@ -12,6 +12,7 @@ from attrs import frozen
 
 from streamflow.engine.transform import UNBOUNDED, Logic, Scope, Transform
 from streamflow.graph import Flow, Sink
+from streamflow.operators import _check
 from streamflow.operators._grid import finite
 from streamflow.operators._time import epoch
 from streamflow.policies import ErrorPolicy, EventTime, ProcessingTime
@@ -45,7 +46,7 @@ class IntervalJoin(Flow[Any, Any]):
     label = "join"
 
     def sides(self) -> dict[str, Sink[Any, Any]]:
-        return {} if self.late is None else {"late": self.late}
+        return _check.late_sides(self.late)
 
     def transform(self) -> Transform:
         return _IntervalLogic(self)
@@ -85,12 +86,8 @@ class _IntervalLogic(Logic[Any, Any]):
         key_of, within, width = self._on[side], self._within, self._width
         keeps, notes = self._keeps[side], self._keeps[other]
         extract: Callable[[Any], Any] = self._extract[side] if self._extract else lambda _: now
-        # Each element is judged by the watermark before it and then advances it, as in windows.
-        if not self._extract:
-            top, bound, closed, lag, ahead = math.inf, 0.0, now, 0.0, math.inf
-        else:
-            view = scope.watermark.view(scope.origin, now)
-            top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
+        view = scope.view()
+        top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
         minus = -within
         places: dict[float, _Place] = {}
         try:
@@ -111,7 +108,7 @@ class _IntervalLogic(Logic[Any, Any]):
                 here, own, near = place
                 mine: Held | None = own.get(key)
                 if time > ahead:
-                    scope.ahead += time > top
+                    scope.ahead += 1
                 elif time > top:
                     top = time
                     if top - lag > closed and bound > closed:
@@ -139,8 +136,7 @@ class _IntervalLogic(Logic[Any, Any]):
                 if keeps and not matched:
                     self._wait(time, here, key, mine)
         finally:
-            if self._extract:
-                scope.watermark.saw(scope.origin, top)
+            scope.saw(top)
 
     def _place(self, scope: Scope, time: float, side: int) -> _Place:
         """Where an element belongs, and where its partners are."""

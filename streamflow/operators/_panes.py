@@ -11,13 +11,14 @@ All of it derives from the panes, which the state table has: it is not saved, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 _ABSENT: Any = object()
 
 Spaces = Mapping[Any, Mapping[Any, Any]]
-"""Pane → key → state."""
+"""Pane → key → state. Beside it ``order`` has its panes, in order."""
 
 
 class Panes:
@@ -39,9 +40,9 @@ class Panes:
         if self._end is not None and pane < self._end:
             self._end = None
 
-    def of(self, spaces: Spaces, start: int, end: int) -> Iterator[tuple[Any, Any]]:
+    def of(self, spaces: Spaces, order: Sequence[int], start: int, end: int) -> Iterator[tuple[Any, Any]]:
         """The accumulators by key of the panes from ``start`` to before ``end``, older elements first in each."""
-        self._move_to(spaces, start, end)
+        self._move_to(spaces, order, start, end)
         young, merge = self._young, self._merge
         for key, acc in self._old.items():
             other = young.get(key, _ABSENT)
@@ -50,9 +51,9 @@ class Panes:
             if key not in self._old:
                 yield key, acc
 
-    def _move_to(self, spaces: Spaces, start: int, end: int) -> None:
+    def _move_to(self, spaces: Spaces, order: Sequence[int], start: int, end: int) -> None:
         if self._end is None or start >= self._middle or end < self._end:
-            self._begin(spaces, start, end)
+            self._begin(spaces, order, start, end)
             return
         # Should merging fail, begin anew with the next window.
         before, self._end = self._end, None
@@ -62,15 +63,15 @@ class Panes:
                     del self._old[key]
                 else:
                     self._old[key] = acc
-        for pane in _between(spaces, before, end):
+        for pane in between(order, before, end):
             self._add(self._young, spaces[pane], younger=True)
         self._end = end
 
-    def _begin(self, spaces: Spaces, start: int, end: int) -> None:
+    def _begin(self, spaces: Spaces, order: Sequence[int], start: int, end: int) -> None:
         """Make everything the older run."""
         self._end = None
         self._old, self._young, self._behind = {}, {}, {}
-        for pane in reversed(_between(spaces, start, end)):
+        for pane in reversed(between(order, start, end)):
             space = spaces[pane]
             self._behind[pane] = {key: self._old.get(key, _ABSENT) for key in space}
             self._add(self._old, space, younger=False)
@@ -86,8 +87,6 @@ class Panes:
             accs[key] = acc
 
 
-def _between(spaces: Spaces, start: int, end: int) -> list[int]:
-    # Few panes have elements when they are short: look at those rather than count.
-    if end - start < len(spaces):
-        return [pane for pane in range(start, end) if pane in spaces]
-    return sorted(pane for pane in spaces if isinstance(pane, int) and start <= pane < end)
+def between(order: Sequence[int], start: int, end: int) -> Sequence[int]:
+    """The panes from ``start`` to before ``end``."""
+    return order[bisect_left(order, start) : bisect_left(order, end)]

@@ -85,13 +85,10 @@ class SessionWindows(Logic[Any, Any]):
         touch = table.touch if table.tracked else None
         now = scope.now
         extract = self._extract or (lambda _: now)
-        # Each element is judged by the watermark before it and then advances it, so that the cut into chunks makes no
-        # difference.
+        view = scope.view()
+        top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
         if self._extract is None:
-            top, bound, closed, lag, ahead = math.inf, 0.0, _after(now), 0.0, 0.0
-        else:
-            view = scope.watermark.view(scope.origin, now)
-            top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
+            closed = _after(now)
         try:
             if at_once:
                 yield from self._close(scope, closed)
@@ -129,8 +126,7 @@ class SessionWindows(Logic[Any, Any]):
                         if at_once and self._due[0][0] < closed:
                             yield from self._close(scope, closed)
         finally:
-            if self._extract is not None:
-                scope.watermark.saw(scope.origin, top)
+            scope.saw(top)
 
     def _joined(
         self, scope: Scope, key: Hashable, time: float, value: Any, closed: float

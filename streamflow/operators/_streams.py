@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from streamflow.errors import ConfigurationError
 from streamflow.graph import Flow, Step, Stream
+from streamflow.policies import ErrorPolicy
+
+
+class ZipOptions(TypedDict, total=False):
+    """The arguments that `zip_with` and `zip_latest` both take."""
+
+    state: Any
+    name: str | None
+    on_error: ErrorPolicy | None
 
 
 def end(stream: Any, what: str) -> tuple[Step, int]:

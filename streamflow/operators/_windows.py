@@ -7,9 +7,10 @@ depend on how many windows it is in. Tumbling windows have one pane each.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 from attrs import frozen
 
@@ -24,8 +25,27 @@ from streamflow.operators._time import epoch
 from streamflow.operators.aggregators import Aggregator, check_aggregator
 from streamflow.policies import ErrorPolicy, EventTime, ProcessingTime, seconds
 
+T = TypeVar("T")
+
 Emit = Literal["close", "update"]
 Out = tuple[Any, Window[Any]]
+
+
+class TimeOptions(TypedDict, Generic[T], total=False):
+    """The arguments that all windows over time take."""
+
+    time: EventTime[T] | ProcessingTime
+    lateness: timedelta | float
+    emit: Emit
+    late: Sink[T, Any] | None
+    on_error: ErrorPolicy | None
+
+
+class GridOptions(TimeOptions[T], Generic[T], total=False):
+    """Those of windows on a grid."""
+
+    align: str | None
+    offset: timedelta
 
 
 @frozen
@@ -119,6 +139,8 @@ class PaneWindows(Logic[Any, Any]):
             options.time.extract if isinstance(options.time, EventTime) else None
         )
         self._panes = Panes(options.into.merge)
+        self._order: list[int] = []
+        """The panes that have elements, in order. Derived from the table."""
         self._closing = 0
         self._contents: Iterator[tuple[Any, Any]] = iter(())
         """What is still to be emitted of the window that closes; where a result failed, it goes on behind it."""
@@ -147,13 +169,9 @@ class PaneWindows(Logic[Any, Any]):
         touch = table.touch if table.tracked else None
         now = scope.now
         extract = self._extract or (lambda _: now)
-        # Each element is judged by the watermark before it and then advances it, so that the cut into chunks makes no
-        # difference. Windows that end at or before `closed` are over.
-        if self._extract is None:
-            top, bound, closed, lag, ahead = math.inf, 0.0, now, 0.0, 0.0
-        else:
-            view = scope.watermark.view(scope.origin, now)
-            top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
+        # Windows that end at or before `closed` are over.
+        view = scope.view()
+        top, bound, closed, lag, ahead = view.top, view.bound, view.closed, view.lag, view.ahead
         low, high, last_end, pane = 0.0, -math.inf, math.inf, 0
         space: dict[Any, Any] = {}
         # Elements out of order come back to the same few panes again and again.
@@ -193,8 +211,7 @@ class PaneWindows(Logic[Any, Any]):
                             known.clear()
                             high = -math.inf
         finally:
-            if self._extract is not None:
-                scope.watermark.saw(scope.origin, top)
+            scope.saw(top)
 
     def open_pane(self, scope: Scope, pane: int, closed: float) -> dict[Any, Any]:
         """The states of a pane that elements are about to be added to."""
@@ -203,6 +220,7 @@ class PaneWindows(Logic[Any, Any]):
         if space is not None:
             return space
         space = scope.table.space(pane)
+        insort(self._order, pane)
         self._over(scope, closed)
         first = max(self.first_of(pane), scope.table.meta.get("next", self.first_of(pane)))
         self._next_end = min(self._next_end, self.end(first))
@@ -236,32 +254,29 @@ class PaneWindows(Logic[Any, Any]):
 
     def _next_window(self, scope: Scope) -> int | None:
         """The first window that has elements and has not been emitted."""
-        panes = self._panes_of(scope)
         following: int | None = scope.table.meta.get("next")
-        if following is not None:
-            panes = [pane for pane in panes if pane >= following * self.step]
-        if not panes:
+        at = 0 if following is None else bisect_left(self._order, following * self.step)
+        if at == len(self._order):
             return None
-        first = self.first_of(min(panes))
+        first = self.first_of(self._order[at])
         return first if following is None else max(first, following)
-
-    def _panes_of(self, scope: Scope) -> list[Any]:
-        """The panes that have elements."""
-        return list(scope.table.spaces)
 
     def _taken(self, scope: Scope, window: int) -> Iterable[tuple[Any, Any]]:
         """The accumulators of a window by key; panes that no later window needs are dropped."""
         table, first = scope.table, window * self.step
         if self.length == 1:
-            return table.drop(first).items()
-        contents = list(self._panes.of(table.spaces, first, first + self.length))
-        self._drop_panes(scope, first + self.step)
+            contents: Iterable[tuple[Any, Any]] = table.drop(first).items()
+        else:
+            contents = list(self._panes.of(table.spaces, self._order, first, first + self.length))
+        self.drop_panes(scope, first + self.step)
         return contents
 
-    def _drop_panes(self, scope: Scope, before: int) -> None:
-        spaces: Any = scope.table.spaces
-        for pane in [pane for pane in spaces if pane < before]:
+    def drop_panes(self, scope: Scope, before: int) -> None:
+        """Forget the panes before this one."""
+        gone = bisect_left(self._order, before)
+        for pane in self._order[:gone]:
             scope.table.drop(pane)
+        del self._order[:gone]
 
     def on_watermark(self, scope: Scope, time: float) -> Iterable[Out]:
         return self.close(scope, time)
@@ -270,6 +285,7 @@ class PaneWindows(Logic[Any, Any]):
         return self._next_end if self._next_end < math.inf else None
 
     def on_start(self, scope: Scope) -> None:
+        self._order = sorted(pane for pane in scope.table.spaces if isinstance(pane, int))
         window = self._next_window(scope)
         self._next_end = math.inf if window is None else self.end(window)
 

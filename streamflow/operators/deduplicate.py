@@ -72,16 +72,11 @@ class Deduplicate(Flow[T, T]):
             raise ConfigurationError(
                 "Deduplicate with event time needs within=: without it a key is remembered for ever, whatever the time"
             )
-        if self.late is not None and not isinstance(self.late, Sink):
-            raise ConfigurationError(
-                f"Deduplicate's late must be a sink such as Collect(), not {self.late!r}"
-            )
-        if self.late is not None and not by_event_time:
-            raise ConfigurationError("Deduplicate's late= needs event time: by the clock nothing is late")
+        _check.late(self.late, by_event_time, "Deduplicate")
         _check.policy(self.on_error, "Deduplicate")
 
     def sides(self) -> Mapping[str, Sink[Any, Any]]:
-        return {} if self.late is None else {"late": self.late}
+        return _check.late_sides(self.late)
 
     def transform(self) -> Transform:
         if self.within is None:
@@ -197,29 +192,23 @@ class _EventMemory(_ClockMemory):
 
     def process(self, scope: Scope, rows: Iterator[tuple[Any, T]]) -> Iterator[tuple[Any, T]]:
         within, extract = self._within, self.time.extract
-        # Each element is judged by the watermark before it and then advances it: see the windows.
-        view = scope.watermark.view(scope.origin, scope.now)
-        top, closed = view.top, view.closed
+        view = scope.view()
         try:
             for row in rows:
                 time = finite(epoch(extract(row[1])))
                 key = self._key(row[1])
                 known = self._space(scope, row[0]).get(key, ())
-                if time < closed:
+                if time < view.closed:
                     scope.late(row[1])
                     continue
                 is_new = not any(time < other + within and other < time + within for other in known)
                 if is_new:
                     self._remember(scope, row[0], key, [*known, time], time)
-                if time > view.ahead:
-                    scope.ahead += 1
-                elif time > top:
-                    top = time
-                    closed = max(closed, min(view.bound, top - view.lag))
+                scope.ahead += not view.take(time)
                 if is_new:
                     yield row
         finally:
-            scope.watermark.saw(scope.origin, top)
+            scope.saw(view.top)
 
     def _expire(self, scope: Scope, outer: Hashable, key: Hashable, now: float) -> None:
         known = self._space(scope, outer).get(key, ())

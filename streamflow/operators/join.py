@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from streamflow.errors import ConfigurationError
 from streamflow.graph import Flow, Sink, Stream
@@ -21,6 +21,16 @@ On = tuple[Callable[[L], Hashable], Callable[[R], Hashable]]
 Within = timedelta | float | Flow[Any, Window[Any]]
 
 
+class JoinOptions(TypedDict, Generic[L, R], total=False):
+    """The arguments of `join` that do not change the type of its pairs."""
+
+    time: EventTime[L | R] | tuple[EventTime[L], EventTime[R]] | ProcessingTime
+    late: Sink[Any, Any] | None
+    state: Any
+    name: str | None
+    on_error: ErrorPolicy | None
+
+
 @overload
 def join(
     left: Stream[L],
@@ -28,12 +38,7 @@ def join(
     on: On[L, R],
     within: Within,
     how: Literal["inner"] = ...,
-    *,
-    time: EventTime[L | R] | tuple[EventTime[L], EventTime[R]] | ProcessingTime = ...,
-    late: Sink[Any, Any] | None = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[JoinOptions[L, R]],
 ) -> Stream[tuple[L, R]]: ...
 @overload
 def join(
@@ -42,12 +47,7 @@ def join(
     on: On[L, R],
     within: Within,
     how: Literal["left"],
-    *,
-    time: EventTime[L | R] | tuple[EventTime[L], EventTime[R]] | ProcessingTime = ...,
-    late: Sink[Any, Any] | None = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[JoinOptions[L, R]],
 ) -> Stream[tuple[L, R | None]]: ...
 @overload
 def join(
@@ -56,12 +56,7 @@ def join(
     on: On[L, R],
     within: Within,
     how: Literal["right"],
-    *,
-    time: EventTime[L | R] | tuple[EventTime[L], EventTime[R]] | ProcessingTime = ...,
-    late: Sink[Any, Any] | None = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[JoinOptions[L, R]],
 ) -> Stream[tuple[L | None, R]]: ...
 @overload
 def join(
@@ -70,12 +65,7 @@ def join(
     on: On[L, R],
     within: Within,
     how: Literal["outer"],
-    *,
-    time: EventTime[L | R] | tuple[EventTime[L], EventTime[R]] | ProcessingTime = ...,
-    late: Sink[Any, Any] | None = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[JoinOptions[L, R]],
 ) -> Stream[tuple[L | None, R | None]]: ...
 def join(
     left: Stream[Any],
@@ -131,8 +121,6 @@ def join(
     if how not in ("inner", "left", "right", "outer"):
         raise ConfigurationError(f"join's how must be 'inner', 'left', 'right' or 'outer', not {how!r}")
     _check.policy(on_error, "join")
-    if late is not None and not isinstance(late, Sink):
-        raise ConfigurationError(f"join's late must be a sink such as Collect(), not {late!r}")
     inputs = end(left, "join"), end(right, "join")
     if is_window(within):
         if time is not None or late is not None:
@@ -141,7 +129,9 @@ def join(
     if isinstance(within, Flow):
         raise ConfigurationError(f"join's within must be a duration or a window over time, not {within!r}")
     span = seconds(within, "join's within", zero=True)
-    flow = IntervalJoin(keys, span, how, _time(time, late), late, state, on_error)
+    by = _time(time)
+    _check.late(late, not isinstance(by, ProcessingTime), "join")
+    flow = IntervalJoin(keys, span, how, by, late, state, on_error)
     return joined(flow, inputs, name)
 
 
@@ -153,11 +143,9 @@ def _keys(on: Any) -> tuple[Callable[[Any], Hashable], Callable[[Any], Hashable]
     return on
 
 
-def _time(time: Any, late: Any) -> Any:
+def _time(time: Any) -> Any:
     """One time for both sides, or one for each."""
     if time is None or isinstance(time, ProcessingTime):
-        if late is not None:
-            raise ConfigurationError("join: by processing time nothing is late; late= needs EventTime")
         return ProcessingTime()
     is_pair = isinstance(time, tuple) and len(time) == 2 and all(isinstance(each, EventTime) for each in time)
     if not isinstance(time, EventTime) and not is_pair:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from attrs import field, frozen
 
@@ -12,7 +12,7 @@ from streamflow.engine.transform import Transform
 from streamflow.graph import Flow, Sink
 from streamflow.message import Window
 from streamflow.operators._sessions import SessionWindows
-from streamflow.operators._windows import WindowOptions, checked_options, whole_microseconds
+from streamflow.operators._windows import TimeOptions, WindowOptions, checked_options, whole_microseconds
 from streamflow.operators.aggregators import Aggregator, ToList
 from streamflow.policies import ErrorPolicy, EventTime, ProcessingTime
 
@@ -68,24 +68,15 @@ class SessionWindow(Flow[T, Window[A]]):
     def __init__(
         self: SessionWindow[T, list[T]],
         gap: timedelta,
-        *,
-        time: EventTime[T] | ProcessingTime = ...,
-        lateness: timedelta | float = ...,
-        emit: Literal["close", "update"] = ...,
-        late: Sink[T, Any] | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[TimeOptions[T]],
     ) -> None: ...
     @overload
     def __init__(
         self,
         gap: timedelta,
         *,
-        time: EventTime[T] | ProcessingTime = ...,
         into: Aggregator[T, A],
-        lateness: timedelta | float = ...,
-        emit: Literal["close", "update"] = ...,
-        late: Sink[T, Any] | None = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[TimeOptions[T]],
     ) -> None: ...
     def __init__(
         self,

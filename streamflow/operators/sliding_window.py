@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from math import gcd
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from attrs import field, frozen
 
@@ -15,6 +15,7 @@ from streamflow.graph import Flow, Sink
 from streamflow.message import Window
 from streamflow.operators._grid import Grid, make_grid
 from streamflow.operators._windows import (
+    GridOptions,
     WindowOptions,
     checked_options,
     make_panes_logic,
@@ -76,14 +77,7 @@ class SlidingWindow(Flow[T, Window[A]]):
         self: SlidingWindow[T, list[T]],
         size: timedelta,
         every: timedelta,
-        *,
-        time: EventTime[T] | ProcessingTime = ...,
-        lateness: timedelta | float = ...,
-        emit: Literal["close", "update"] = ...,
-        late: Sink[T, Any] | None = ...,
-        align: str | None = ...,
-        offset: timedelta = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[GridOptions[T]],
     ) -> None: ...
     @overload
     def __init__(
@@ -91,14 +85,8 @@ class SlidingWindow(Flow[T, Window[A]]):
         size: timedelta,
         every: timedelta,
         *,
-        time: EventTime[T] | ProcessingTime = ...,
         into: Aggregator[T, A],
-        lateness: timedelta | float = ...,
-        emit: Literal["close", "update"] = ...,
-        late: Sink[T, Any] | None = ...,
-        align: str | None = ...,
-        offset: timedelta = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[GridOptions[T]],
     ) -> None: ...
     def __init__(
         self,

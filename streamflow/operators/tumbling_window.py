@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from attrs import field, frozen
 
@@ -13,6 +13,7 @@ from streamflow.graph import Flow, Sink
 from streamflow.message import Window
 from streamflow.operators._grid import make_grid
 from streamflow.operators._windows import (
+    GridOptions,
     WindowOptions,
     checked_options,
     make_panes_logic,
@@ -73,28 +74,15 @@ class TumblingWindow(Flow[T, Window[A]]):
     def __init__(
         self: TumblingWindow[T, list[T]],
         size: timedelta,
-        *,
-        time: EventTime[T] | ProcessingTime = ...,
-        lateness: timedelta | float = ...,
-        emit: Literal["close", "update"] = ...,
-        late: Sink[T, Any] | None = ...,
-        align: str | None = ...,
-        offset: timedelta = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[GridOptions[T]],
     ) -> None: ...
     @overload
     def __init__(
         self,
         size: timedelta,
         *,
-        time: EventTime[T] | ProcessingTime = ...,
         into: Aggregator[T, A],
-        lateness: timedelta | float = ...,
-        emit: Literal["close", "update"] = ...,
-        late: Sink[T, Any] | None = ...,
-        align: str | None = ...,
-        offset: timedelta = ...,
-        on_error: ErrorPolicy | None = ...,
+        **options: Unpack[GridOptions[T]],
     ) -> None: ...
     def __init__(
         self,

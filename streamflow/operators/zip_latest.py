@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from attrs import frozen
 
 from streamflow.engine.transform import Logic, Scope, Transform
 from streamflow.graph import Flow, Stream
 from streamflow.operators import _check
-from streamflow.operators._streams import ends, joined
+from streamflow.operators._streams import ZipOptions, ends, joined
 from streamflow.policies import ErrorPolicy
 
 A = TypeVar("A")
@@ -26,10 +26,7 @@ def zip_latest(
     first: Stream[A],
     second: Stream[B],
     /,
-    *,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 @overload
 def zip_latest(
@@ -38,10 +35,7 @@ def zip_latest(
     second: Stream[B],
     third: Stream[C],
     /,
-    *,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 @overload
 def zip_latest(
@@ -51,10 +45,7 @@ def zip_latest(
     third: Stream[C],
     fourth: Stream[D],
     /,
-    *,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 @overload
 def zip_latest(
@@ -66,9 +57,7 @@ def zip_latest(
     fifth: Stream[Any],
     /,
     *streams: Stream[Any],
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 def zip_latest(
     f: Callable[..., Any],

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from itertools import islice
 from operator import itemgetter
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from attrs import frozen
 
 from streamflow.engine.channel import CAPACITY
+from streamflow.engine.chunk import CHUNK_SIZE
 from streamflow.engine.transform import Logic, Scope, Transform
 from streamflow.errors import DriftError
 from streamflow.graph import Flow, Stream
 from streamflow.operators import _check
-from streamflow.operators._streams import ends, joined
+from streamflow.operators._streams import ZipOptions, ends, joined
 from streamflow.policies import ErrorPolicy
 
 A = TypeVar("A")
@@ -35,9 +36,7 @@ def zip_with(
     /,
     *,
     strict: bool = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 @overload
 def zip_with(
@@ -48,9 +47,7 @@ def zip_with(
     /,
     *,
     strict: bool = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 @overload
 def zip_with(
@@ -62,9 +59,7 @@ def zip_with(
     /,
     *,
     strict: bool = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 @overload
 def zip_with(
@@ -77,9 +72,7 @@ def zip_with(
     /,
     *streams: Stream[Any],
     strict: bool = ...,
-    state: Any = ...,
-    name: str | None = ...,
-    on_error: ErrorPolicy | None = ...,
+    **options: Unpack[ZipOptions],
 ) -> Stream[R]: ...
 def zip_with(
     f: Callable[..., Any],
@@ -141,7 +134,8 @@ class _ZipLogic(Logic[Any, Any]):
     """The table has for each input a list of what waits for the others; at least one is empty between two calls."""
 
     memory = False
-    holds = DRIFT
+    holds = CHUNK_SIZE
+    drift = DRIFT
     takes = "each"
 
     def __init__(self, f: Callable[..., Any], inputs: int, strict: bool, state: Any) -> None:

@@ -209,7 +209,7 @@ def test_duplicates_are_acknowledged_at_once(cuts: list[int]) -> None:
         ({"within": 0}, "Deduplicate's within must be more than zero"),
         ({"time": 5}, "Deduplicate's time must be EventTime"),
         ({"within": None, "time": event_time()}, "Deduplicate with event time needs within="),
-        ({"late": Collect()}, "late= needs event time"),
+        ({"late": Collect()}, "late= needs EventTime"),
         ({"late": 1, "time": event_time()}, "late must be a sink"),
     ],
 )

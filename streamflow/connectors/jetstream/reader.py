@@ -64,7 +64,7 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
         ack_wait=timedelta(seconds=source.ack_wait),
         max_ack_pending=max(_LEAST_UNACKNOWLEDGED, 2 * context.in_flight),
     )
-    limit = source.max_pending or context.pending or _LEAST_UNACKNOWLEDGED
+    limit = source.max_pending or context.pending or max(_LEAST_UNACKNOWLEDGED, 2 * context.held)
     if limit < context.held:
         raise ConfigurationError(
             f"pipeline {context.run.pipeline!r}, step {context.step!r}: max_pending={limit} is less than the "
