@@ -105,9 +105,9 @@ async def consumer(client: Client, name: str = "C", stream: str = "S") -> dict[s
     return await request(client, f"CONSUMER.INFO.{stream}.{name}")
 
 
-async def standing(client: Client) -> tuple[int, int, int]:
+async def standing(client: Client, name: str = "C") -> tuple[int, int, int]:
     """How the durable C of stream S stands: messages acknowledged without a gap, in hand, and still to deliver."""
-    info = await consumer(client)
+    info = await consumer(client, name)
     return info["ack_floor"]["stream_seq"], info["num_ack_pending"], info["num_pending"]
 
 
