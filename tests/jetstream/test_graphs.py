@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -47,7 +48,7 @@ async def test_what_a_zip_holds_is_not_acknowledged(server: NatsServer, drained:
 
 @bounded
 async def test_branches_of_one_durable_are_zipped_and_joined_again(server: NatsServer) -> None:
-    def run(together: Any) -> Stream[Any]:
+    def run(together: Callable[..., Stream[Any]]) -> Stream[Any]:
         messages = source(server, until="end")
         return together(messages.via(Map(len)), messages.via(Map(bytes)))
 
