@@ -61,7 +61,7 @@ bench: $(VENV)/.peers ## Measure streamflow beside its peers.
 
 .PHONY: clean
 clean: ## Remove the environment and everything built.
-	rm -rf $(VENV) build dist site docs/operators.md docs/pictures .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site docs/operators.md docs/connectors.md docs/pictures .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
 	find streamflow tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment ------------------------------------------------------------------------------------

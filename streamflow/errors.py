@@ -81,8 +81,9 @@ class StepError(StreamflowError):
         reason = (
             f"{type(self.cause).__name__}: {self.cause}" if str(self.cause) else type(self.cause).__name__
         )
+        hints = "".join(f" ({note})" for note in getattr(self.cause, "__notes__", ()))
         on = "" if self.element is None else f" on {shorten(self.element)}"
-        return located(f"failed{on}: {reason}", self.pipeline, self.step)
+        return located(f"failed{on}: {reason}{hints}", self.pipeline, self.step)
 
 
 def located(message: str, pipeline: str | None, step: str | None) -> str:

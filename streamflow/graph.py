@@ -28,6 +28,7 @@ R = TypeVar("R")
 R1 = TypeVar("R1")
 R2 = TypeVar("R2")
 R3 = TypeVar("R3")
+T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 U_co = TypeVar("U_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
@@ -117,7 +118,7 @@ def inner_names(flows: Iterable[Flow[Any, Any]]) -> dict[str, Flow[Any, Any]]:
     return named
 
 
-class Stream(Generic[T]):
+class Stream(Generic[T_co]):
     """A stream of ``T`` in the description. It may be used several times: what is upstream still runs once."""
 
     def __init__(self, step: Step, output: int = 0) -> None:
@@ -135,7 +136,7 @@ class Stream(Generic[T]):
                 raise AttributeError(f"a stream has no {name}(): close it with .to(sink) first")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def __aiter__(self) -> AsyncGenerator[T, None]:
+    def __aiter__(self) -> AsyncGenerator[T_co, None]:
         """Run the stream and iterate over what it gives: ``async for x in stream``.
 
         What is not consumed holds the source back. A source message is acknowledged when the loop has come back for
@@ -150,14 +151,14 @@ class Stream(Generic[T]):
 
         return iterate(self)
 
-    def via(self, flow: Flow[T, U], name: str | None = None) -> Stream[U]:
+    def via(self, flow: Flow[T_co, U], name: str | None = None) -> Stream[U]:
         """Append an operator. ``name`` identifies the step in state, metrics and errors (default: its class name)."""
         end = self.end
         for part in parts(flow):
             end = (Step(part, (end,), name), 0)
         return Stream(*end)
 
-    def to(self, sink: Sink[T, R], name: str | None = None, step: str | None = None) -> Pipeline[R]:
+    def to(self, sink: Sink[T_co, R], name: str | None = None, step: str | None = None) -> Pipeline[R]:
         """Close the stream with a sink. ``name`` is the pipeline's identity, ``step`` names the sink in it."""
         if not isinstance(sink, Sink):
             hint = f"; did you mean {sink.__name__}(...)?" if isinstance(sink, type) else ""

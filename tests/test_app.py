@@ -240,7 +240,7 @@ def test_dropped_elements_are_logged_and_counted(tmp_path: Path) -> None:
 def test_best_effort_says_what_a_crash_loses(tmp_path: Path) -> None:
     with service(tmp_path, 'run(Source([1]).to(Collect()), delivery="best_effort")') as jobs:
         assert jobs.end() == 0
-        assert "in_a_crash='what steps remember and hold is lost'" in jobs.output
+        assert "at_its_end='what steps remember is lost'" in jobs.output
 
 
 def test_pipelines_side_by_side(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_run_tells_of_start_and_end() -> None:
     started, finished = logs
     assert started["steps"] == "Source → Map → Collect"
     assert (started["pipeline"], started["delivery"]) == ("words", "at_least_once")
-    assert "in_a_crash" not in started
+    assert "at_its_end" not in started
     assert (finished["event"], finished["log_level"]) == ("finished", "info")
 
 

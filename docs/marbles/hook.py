@@ -1,4 +1,4 @@
-"""What mkdocs calls: the page of operators is written before the pages are collected."""
+"""What mkdocs calls: pages made from docstrings are written before the pages are collected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes ``operators.md`` and the pictures that it shows from the docstrings of `streamflow.operators`.
+"""Writes ``operators.md``, with its pictures, and ``connectors.md`` from the docstrings.
 
 Run by the documentation build; by hand: ``python -m docs.marbles.page docs``.
 """
@@ -34,6 +34,16 @@ GROUPS = {
 }
 WITHOUT_PICTURE = "Aggregators"
 
+CONNECTORS = {
+    "In memory": "Source QueueSource Collect Into ForEach Discard QueueSink",
+    "JetStream": "JetStreamSource JetStreamSink KeyValueTable StreamSettings PublishError",
+    "Files": "TextFileSource TextFileSink JsonLinesSource JsonLinesSink CsvSource CsvSink",
+    "Standard input and output": "StdinSource StdoutSink",
+    "Codecs": "Codec Bytes Text Json MessagePack Protobuf",
+    "Time and failures": "EventTime ProcessingTime Checkpoint Fail Skip",
+    "Values": "Window KeyedValue Message",
+}
+
 INTRODUCTION = """\
 <!-- Written by docs/marbles/page.py from the docstrings: change those. -->
 
@@ -42,6 +52,14 @@ INTRODUCTION = """\
 All are in `streamflow.operators`. In the pictures time goes to the right, and a marble is an element: above the box
 what comes in, below it what goes out. A line ends in an arrow if it goes on, in a bar if the stream completes, in a
 cross if it fails; dashed lines are the bounds of windows."""
+
+ABOUT_CONNECTORS = """\
+<!-- Written by docs/marbles/page.py from the docstrings: change those. -->
+
+# Connectors, codecs, values
+
+Sources and sinks are in `streamflow.connectors`, those of JetStream in `streamflow.connectors.jetstream`, codecs in
+`streamflow.codecs`, `Source` and everything from *Time and failures* on in `streamflow`."""
 
 LITERAL = "::"  # the end of a paragraph that a literal block follows
 INDENT = " " * 4
@@ -66,23 +84,43 @@ class Page:
 
 
 def write(folder: Path) -> None:
-    """Write the page and its pictures, and remove pictures that are no more. What is the same stays untouched."""
-    from streamflow import operators
+    """Write the pages and the pictures, and remove pictures that are no more. What is the same stays untouched."""
+    import streamflow
+    from streamflow import codecs, connectors, operators
+    from streamflow.connectors import jetstream
 
-    page = build({name: getattr(operators, name) for name in operators.__all__})
+    page = build(_exported(operators))
+    general = {
+        name: getattr(streamflow, name) for name in f"{CONNECTORS['Time and failures']} Source".split()
+    }
+    values = {name: getattr(streamflow, name) for name in CONNECTORS["Values"].split()}
+    described = _exported(connectors) | _exported(jetstream) | _exported(codecs) | general | values
+    del described["check_codec"]
+    others = build(described, CONNECTORS, ABOUT_CONNECTORS, pictured=False)
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     for old in pictures.glob("*.svg"):
         if old.name not in page.pictures:
             old.unlink()
     files = {pictures / name: svg for name, svg in page.pictures.items()}
-    for path, text in {folder / "operators.md": page.text, **files}.items():
+    pages = {folder / "operators.md": page.text, folder / "connectors.md": others.text}
+    for path, text in {**pages, **files}.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 
 
-def build(operators: Mapping[str, Any], groups: Mapping[str, str] = GROUPS) -> Page:
-    """The page of these operators. Raises `PageError`."""
+def _exported(module: Any) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in module.__all__}
+
+
+def build(
+    operators: Mapping[str, Any],
+    groups: Mapping[str, str] = GROUPS,
+    introduction: str = INTRODUCTION,
+    *,
+    pictured: bool = True,
+) -> Page:
+    """The page of these operators, or of what else there is to describe. Raises `PageError`."""
     grouped = {
         group: [name for name in names.split() if name in operators] for group, names in groups.items()
     }
@@ -92,14 +130,14 @@ def build(operators: Mapping[str, Any], groups: Mapping[str, str] = GROUPS) -> P
             raise PageError(
                 f"{name} is in {placed.count(name) or 'no'} groups of docs/marbles/page.py, not in one"
             )
-    parts = [INTRODUCTION]
+    parts = [introduction]
     pictures: dict[str, str] = {}
     for group, names in grouped.items():
         if names:
             parts.append(f"## {group}")
         for name in names:
-            entry = _Entry(name, operators[name], frozenset(operators))
-            parts.append(entry.text(needs_picture=group != WITHOUT_PICTURE))
+            entry = _Entry(name, operators[name], frozenset(operators), pictured)
+            parts.append(entry.text(needs_picture=pictured and group != WITHOUT_PICTURE))
             pictures |= entry.pictures
     return Page("\n\n".join(parts) + "\n", pictures)
 
@@ -111,6 +149,7 @@ class _Entry:
     name: str
     operator: Any
     known: frozenset[str]  # names to link to
+    draws: bool  # whether blocks are diagrams
     pictures: dict[str, str] = field(factory=dict, init=False)
 
     def text(self, *, needs_picture: bool) -> str:
@@ -144,7 +183,7 @@ class _Entry:
 
     def _literal(self, block: str) -> Iterator[str]:
         try:
-            diagrams = parse_all(block)
+            diagrams = parse_all(block) if self.draws else []
         except DiagramError as error:
             raise PageError(f"{self.name}: {error}\n\n{block}") from error
         if not diagrams:
@@ -224,6 +263,7 @@ def _gives(called: Any) -> str:
 
 def _plain(text: str) -> str:
     """Without modules, and without the signs of a type variable's variance."""
+    text = re.sub(r"= NOTHING\b", "= ...", text)  # attrs makes the default anew each time
     return re.sub(r"\b(?:\w+\.)+(?=[A-Za-z])|[~+-](?=[A-Z])", "", text)
 
 

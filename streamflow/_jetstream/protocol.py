@@ -77,6 +77,8 @@ def encode_subject(subject: object) -> bytes:
 def encode_headers(headers: Mapping[str, str] | None = None, message_id: str | None = None) -> bytes:
     """Encode headers and, if there is one, the id by which JetStream drops repeats; empty if there is neither.
 
+    An id among ``headers`` is the user's, and goes before ``message_id``.
+
     A name must be a token of ASCII characters, a value must not contain CR or LF: a line break in it would end the
     header block.
     """
@@ -87,7 +89,8 @@ def encode_headers(headers: Mapping[str, str] | None = None, message_id: str | N
             _refuse_value(MESSAGE_ID, message_id)
         return b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % message_id.encode()
     pairs: list[tuple[object, object]] = [*headers.items()]
-    if message_id is not None:
+    named = {str(name).lower() for name in headers}
+    if message_id is not None and MESSAGE_ID.lower() not in named:
         pairs.append((MESSAGE_ID, message_id))
     lines = ["NATS/1.0"]
     for name, value in pairs:

@@ -106,7 +106,8 @@ class Running(Generic[R]):
     async def drain(self) -> None:
         """Stop reading, finish what is in flight, commit or give back what is held, and close.
 
-        Open windows are not emitted: their elements are in the checkpoint, or come again.
+        Open windows are not emitted. With a checkpoint they are in it. Without one (``best_effort``) what steps
+        remember, such as windows and folds, ends with the run: observers are told ("what a step remembers is lost").
         """
         if self._task is None or self._task.done():
             return

@@ -149,6 +149,8 @@ class StatefulStep(SyncStep):
                     pairs.extend(outputs)
             except BaseException as error:
                 failed = chunk.values[len(chunk.values) - length_hint(source) - 1]
+                if self._keyed and isinstance(error, TypeError) and "unhashable" in str(error):
+                    error.add_note("keys must be hashable: the key function of Keyed gave one that is not")
                 failure = self.guard.failure(error, self.name, failed)
                 if not self.guard.absorbs(failure):
                     yield from self._emit(pairs, lineage, chunk)
@@ -296,6 +298,12 @@ class StatefulStep(SyncStep):
 
     def _given_back(self) -> End:
         self._receipts.give(Outcome.REJECTED)
+        assert self.table is not None
+        remembered = sum(map(len, self.table.spaces.values()))
+        if remembered and self._logic.memory and not self.table.tracked:
+            self.guard.observer.event(
+                "what a step remembers is lost", step=self.name, entries=remembered, reason="drained"
+            )
         return End(drain=True)
 
     def _finish(self, end: End) -> Iterator[Item | None]:

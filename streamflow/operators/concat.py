@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from attrs import frozen
 
@@ -13,8 +13,21 @@ from streamflow.graph import Flow, Stream
 from streamflow.operators._streams import ends, joined
 
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
+@overload
+def concat(
+    first: Stream[A], second: Stream[B], /, *, state: Any = ..., name: str | None = ...
+) -> Stream[A | B]: ...
+@overload
+def concat(
+    first: Stream[A], second: Stream[B], third: Stream[C], /, *, state: Any = ..., name: str | None = ...
+) -> Stream[A | B | C]: ...
+@overload
+def concat(*streams: Stream[T], state: Any = ..., name: str | None = ...) -> Stream[T]: ...
 def concat(*streams: Stream[T], state: Any = Any, name: str | None = None) -> Stream[T]:
     """All of the first stream, then all of the second, and so on.
 

@@ -29,7 +29,7 @@ class Fold(Flow[T, A]):
 
     ``f(result, x)`` returns the next result; the first call gets ``initial``. It must return a new value rather than
     change the old one, which has been emitted. Inside `Keyed` each key has a result of its own, and ``initial`` is
-    shared: give a callable of no arguments when it is mutable, e.g. ``Fold(list, …)``.
+    shared: give a callable of no arguments when it is mutable, e.g. ``Fold(list[float], …)``.
 
     ``state`` is the type of the result, when it is saved in checkpoints and is not what ``initial`` is.
 

@@ -106,6 +106,7 @@ def join(
     that may still find a partner.
 
     >>> import asyncio
+    >>> from datetime import timedelta
     >>> from streamflow import EventTime, Source
     >>> from streamflow.connectors import Collect
     >>> orders, payments = Source([("a", 1), ("b", 2)]), Source([("a", 3), ("a", 20)])

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from streamflow.engine.transform import Merge
 from streamflow.graph import Step, Stream
 from streamflow.operators._streams import ends
 
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
+@overload
+def merge(first: Stream[A], second: Stream[B], /) -> Stream[A | B]: ...
+@overload
+def merge(first: Stream[A], second: Stream[B], third: Stream[C], /) -> Stream[A | B | C]: ...
+@overload
+def merge(*streams: Stream[T]) -> Stream[T]: ...
 def merge(*streams: Stream[T]) -> Stream[T]:
     """One stream of the elements of several, as they come; it ends when all have ended.
 

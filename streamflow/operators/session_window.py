@@ -37,10 +37,11 @@ class SessionWindow(Flow[T, Window[A]]):
     clock is there. ``time``, ``into``, ``lateness``, ``emit`` and ``late`` as in `TumblingWindow`. Inside `Keyed`
     each key has sessions of its own under one watermark.
 
-    An element is late if it belongs to no session that is still there and one of its own would be over. With
-    ``lateness`` a session stays for so long after its end: a late element that joins it emits it again, with the next
-    revision; if that takes its end past the watermark it is open again, and is emitted when it closes. A session that
-    two were merged into goes on from the larger revision.
+    An element is late if it belongs to no session that is still there and one of its own would be over, by more
+    than ``lateness``; if it is not that late, it is emitted at once as a session of its own. With ``lateness`` a
+    session stays for so long after its end: a late element that joins it emits it again, with the next revision; if
+    that takes its end past the watermark it is open again, and is emitted when it closes. A session that two were
+    merged into goes on from the larger revision.
 
     Emits when a session closes, in the order of their ends: a later step that goes by their starts needs an
     ``out_of_order`` as long as a session. Completes with its input, after emitting open sessions; a

@@ -89,11 +89,16 @@ class LogObserver(StatsObserver):
         super().__init__()
         self._log = logger(pipeline=pipeline)
         self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._ends: dict[str, list[str]] = {"read": [], "written": []}
         self._since = perf_counter()
 
     def started(self, graph: Graph, stages: tuple[str, ...], delivery: str) -> None:
         super().started(graph, stages, delivery)
-        more = {"in_a_crash": "what steps remember and hold is lost"} if delivery == "best_effort" else {}
+        for kind, what in (("source", "read"), ("sink", "written")):
+            self._ends[what] = [
+                step.name for step in graph.steps if step.kind == kind and step.name in self.steps
+            ]
+        more = {"at_its_end": "what steps remember is lost"} if delivery == "best_effort" else {}
         self._log.info("started", delivery=delivery, steps=" → ".join(s.name for s in graph.steps), **more)
 
     def failed(self, error: StepError, absorbed: bool) -> None:
@@ -107,7 +112,7 @@ class LogObserver(StatsObserver):
 
     def ahead(self, step: str, count: int) -> None:
         super().ahead(step, count)
-        self._tally("elements from the future", step, count)
+        self._tally("elements from the future", step, count, hint="times are epoch seconds; see max_ahead=")
 
     def dropped(self, step: str, count: int) -> None:
         super().dropped(step, count)
@@ -135,7 +140,12 @@ class LogObserver(StatsObserver):
             "dropped": sum(s.dropped for s in steps),
         }
         took = round(perf_counter() - self._since, 1)
-        self._log.info(ending, seconds=took, **{name: count for name, count in dropped.items() if count})
+        passed = {
+            what: sum(self.steps[name].received for name in names) for what, names in self._ends.items()
+        }
+        self._log.info(
+            ending, seconds=took, **passed, **{name: count for name, count in dropped.items() if count}
+        )
 
     def _tally(self, what: str, step: str, count: int, **details: Any) -> None:
         key = (what, step)

@@ -60,8 +60,8 @@ class JetStreamSource(Source[T]):
     evenly and drains quickly. The default is as many as flow, or a few hundred in front of `MapAsync` and executors.
 
     ``codec`` decodes payloads (default: the bytes themselves); one that does not decode goes to the error policy.
-    With ``with_metadata=True`` elements are `Message`\\ s: the value with its subject, headers, sequence, timestamp and
-    number of deliveries.
+    With ``with_metadata=True`` each element is a `Message`: the value with its subject, headers, sequence, timestamp
+    and number of deliveries.
 
     ``until="end"`` ends the stream at the last message that is there when the run starts, ``until=<sequence>`` at that
     sequence; both when all messages up to there are settled, by whichever worker. The default is to go on for ever.
@@ -130,6 +130,8 @@ class JetStreamSource(Source[T]):
         name: str | None = None,
         on_error: ErrorPolicy | None = None,
     ) -> None:
+        if isinstance(until, str) and until != "end":
+            raise ConfigurationError(f"JetStreamSource's until must be 'end' or a sequence, not {until!r}")
         if until is not None and until != "end":
             positive(until, "JetStreamSource's until")
         if not isinstance(start, str):
