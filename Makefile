@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime ## Replay two weeks of flights through an embedded NATS s
 
 .PHONY: test
 test: $(VENV)/.dev ## Run the test suite, the real NATS server included.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: check
 check: lint types layers site ## Run every static check: lint, types, layers, site.

@@ -74,8 +74,9 @@ class EventTime(Generic[T_contra]):
     ``out_of_order`` is how far behind the largest time seen an element may still come; the watermark trails by it.
     ``idle_after``: a source that is caught up and silent for so long no longer holds the watermark back.
     ``max_ahead``: an element whose time is further ahead of the pipeline's clock than this (default 1 hour; None: no
-    bound) is put into its window like any other, but does not advance the watermark, so that one wrong clock does not
-    close every window. Such elements are counted (``ahead`` in ``stats().steps``) and logged.
+    bound) is put into its window like any other, and stays there until the watermark comes to it, but does not advance
+    the watermark, so that one wrong clock does not close every window; a source that sends nothing else counts as
+    silent. Such elements are counted (``ahead`` in ``stats().steps``) and logged.
     """
 
     extract: Callable[[T_contra], Timestamp]

@@ -212,9 +212,10 @@ class _Assembler:
         pump = self._pump(plan.name, reader, output, channel)
         pumps.append(pump)
         self.assembly.pumps.append(pump)
-        if self.coordinator is not None:
-            for stage, port in reachable(self.plan, plan):
-                if id(stage) in self.stages:
+        for stage, port in reachable(self.plan, plan):
+            if id(stage) in self.stages:
+                self.stages[id(stage)].pumps.append(pump)
+                if self.coordinator is not None:
                     pump.wait_behind(self.stages[id(stage)], port)
 
     def _pump(self, name: str, reader: Reader, output: ToChannel, channel: Channel) -> Pump:

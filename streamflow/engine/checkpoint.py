@@ -50,9 +50,15 @@ class Participant(Protocol):
     """A stage, as the coordinator sees it."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def tables(self) -> Mapping[str, StateTable]: ...
 
     def wake(self) -> None: ...
+
+
+_PATIENCE_SECONDS = 10.0
 
 
 class Coordinator:
@@ -140,12 +146,32 @@ class Coordinator:
                     stage.wake()
                 else:
                     self._freeze(stage)
-            while self._missing:
-                await self._progress.wait()
+            await self._all_arrived()
             tables = {step: await _encoded(frozen) for step, frozen in self._parts.items()}
             await self._store.commit(self._pipeline, Snapshot(self._number, positions, tables, finished))
             entries = sum(len(table.entries) for table in tables.values())
             self._observer.checkpointed(self._number, entries, perf_counter() - started)
+
+    async def _all_arrived(self) -> None:
+        """Wait for the barrier to pass every stage, and say so when it does not for a while."""
+        late = False
+
+        def is_late() -> None:
+            nonlocal late
+            late = True
+            self._progress.set()
+
+        while self._missing:
+            timer = self._clock.call_later(_PATIENCE_SECONDS, is_late)
+            try:
+                while self._missing and not late:
+                    await self._progress.wait()
+            finally:
+                timer.cancel()
+            if late and self._missing:
+                names = sorted(stage.name for stage in self._missing)
+                self._observer.event("checkpoint does not get through", number=self._number, steps=names)
+            late = False
 
     def _freeze(self, participant: Participant) -> None:
         for step, table in participant.tables.items():

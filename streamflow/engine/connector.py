@@ -99,6 +99,11 @@ class Reader(ABC):
         """Whether nothing more is waiting to be read at this moment."""
         return False
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it reads no more for the moment, since too much of what it has read is not settled."""
+        return False
+
     async def close(self) -> None:
         """Give back what was read and not settled, and let go of everything."""
 

@@ -43,6 +43,10 @@ class ToChannel:
     def append(self, item: Item) -> None:
         self._channel.append(item, self._port)
 
+    @property
+    def is_full(self) -> bool:
+        return self._channel.is_full(self._port)
+
     async def wait_for_room(self) -> None:
         await self._channel.wait_for_room(self._port)
 

@@ -71,6 +71,12 @@ class Pump:
         """Whether a stage behind holds so much that the source has to wait."""
         return any(port in stage.overfull for stage, port in self._behind)
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it has more to read and has to wait."""
+        waits = self.held_back or self._output.is_full or (self.reader is not None and self.reader.is_held_up)
+        return waits and not self.ended
+
     def _read(self, chunk: Chunk) -> None:
         self._observer.processed(self.name, len(chunk), len(chunk))
 

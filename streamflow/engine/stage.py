@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from streamflow.clock import Clock, Handle
 from streamflow.engine.channel import CAPACITY, Channel
@@ -17,6 +17,19 @@ from streamflow.engine.observer import Observer
 from streamflow.engine.output import Output
 from streamflow.engine.step import SLICE, SyncStep
 from streamflow.engine.table import StateTable
+
+_MOST = 16 * CAPACITY
+"""Elements that are read and held so that a barrier comes through. If there are more before it, it may never come: an
+endless `FlatMapAsync` is in front of it."""
+
+
+class Feeder(Protocol):
+    """A pump, as a stage sees it."""
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it has more to read and has to wait."""
+        ...
 
 
 class SinkOutput:
@@ -68,6 +81,8 @@ class Stage:
         self._clock = clock
         self._coordinator = coordinator
         self.on_relief: list[Callable[[], None]] = []
+        self.pumps: list[Feeder] = []
+        """Those that what comes here comes from."""
         self.overfull: frozenset[int] = frozenset()
         """The inputs by which the steps hold more than a channel would: barriers push what is before them into steps
         that would rather not read."""
@@ -81,6 +96,11 @@ class Stage:
         output.on_detach(self.wake)
         for step in steps:
             step.watch_input(self._has_unread)
+
+    @property
+    def name(self) -> str:
+        """What checkpoints call it that wait for it."""
+        return " → ".join(step.name for step in self._steps) or "merge"
 
     def wake(self) -> None:
         self.source.wake()
@@ -165,10 +185,12 @@ class Stage:
 
     def _paused(self) -> bool:
         """Whether a step holds elements for a while, and no barrier is waiting behind what it does not read."""
-        return not (self._draining or self._barrier_waits) and any(step.backlog for step in self._timed)
+        backlog = sum(step.backlog for step in self._timed)
+        reads_on = self._draining or (self._barrier_waits and backlog < _MOST)
+        return not reads_on and backlog > 0
 
     def _has_unread(self) -> bool:
-        return self._paused() or self.source.has_input
+        return self._paused() or self.source.has_input or any(pump.is_held_up for pump in self.pumps)
 
     @property
     def _barrier_waits(self) -> bool:
@@ -178,9 +200,12 @@ class Stage:
         """Which inputs to read, and whether sources have to wait."""
         first = self._steps[0]
         if len(self._all_ports) > 1:
-            reads_all = self._barrier_waits or self._draining
-            wanted = self._all_ports if reads_all else filter(first.wants, self._all_ports)
-            self.source.shut = self._all_ports.difference(wanted)
+            waits = self._barrier_waits
+            self.source.shut = frozenset(
+                port
+                for port in self._all_ports
+                if not (self._draining or (waits and first.held(port) < _MOST) or first.wants(port))
+            )
             overfull = frozenset(port for port in self._all_ports if first.held(port) >= CAPACITY)
         else:
             overfull = frozenset[int]()

@@ -70,6 +70,7 @@ class StatefulStep(SyncStep):
         all_origins = [origin for port in origins for origin in port]
         self._time = self._scope.tracker = _tracker(logic, origins, ways, table)
         self._mixed = Meeting(all_origins) if mixes else None
+        self._ports = {origin: port for port, names in enumerate(origins) for origin in names}
         self._made = count(1) if marks else None
         # What it emits later comes from its only origin, or from itself.
         single = name if mixes or self._time is not None else next(iter(all_origins), "")
@@ -107,6 +108,12 @@ class StatefulStep(SyncStep):
         if self.table_holds():
             # Elements are on their way: a later step must not take their origin for idle meanwhile.
             yield Quiet(chunk.origin if self._mixed is None else self.name, over=True)
+            if self._mixed is not None and self._logic.inputs > 1 and self._mixed.is_quiet(self._awaits):
+                yield Quiet(self.name)  # what it awaits has been silent before
+        if self._time is not None:
+            believed = self._scope.ahead < len(chunk)
+            # Who sends only what cannot be believed holds nothing back: that is as good as silence.
+            self._time.active(chunk.origin) if believed else self._time.quiet(chunk.origin, self._scope.now)
         yield from self._after()
         if self._made is not None:
             yield Progress(self.name, next(self._made))
@@ -148,7 +155,10 @@ class StatefulStep(SyncStep):
                 else:
                     pairs.extend(outputs)
             except BaseException as error:
-                failed = chunk.values[len(chunk.values) - length_hint(source) - 1]
+                failed = None
+                if not self._scope.closing:
+                    failed = chunk.values[len(chunk.values) - length_hint(source) - 1]
+                self._scope.closing = False
                 if self._keyed and isinstance(error, TypeError) and "unhashable" in str(error):
                     error.add_note("keys must be hashable: the key function of Keyed gave one that is not")
                 failure = self.guard.failure(error, self.name, failed)
@@ -261,6 +271,8 @@ class StatefulStep(SyncStep):
             case PortEnd():
                 yield from self._emit_pairs(partial(self._logic.on_port_end, self._scope, item.port))
                 yield from self._after()
+            case Quiet() if self._logic.inputs > 1:
+                yield item
             case Watermark() | Quiet() | Progress() if self.table_holds():
                 self._withheld[type(item), item.origin] = item
             case End() if item.drain or (self.draining and self._pending):
@@ -292,9 +304,13 @@ class StatefulStep(SyncStep):
             mixed.active(item.origin)
             return Quiet(self.name, over=True)
         if isinstance(item, Quiet):
-            return Quiet(self.name) if mixed.quiet(item.origin) else None
+            mixed.quiet(item.origin)
+            return Quiet(self.name) if mixed.is_quiet(self._awaits) else None
         least = mixed.promise(item.origin, item.time)
         return None if least is None else Watermark(self.name, least)
+
+    def _awaits(self, origin: Hashable) -> bool:
+        return self._logic.awaits(self._scope, self._ports[str(origin)])
 
     def _given_back(self) -> End:
         self._receipts.give(Outcome.REJECTED)

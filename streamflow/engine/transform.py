@@ -73,6 +73,8 @@ class Scope:
     """Whether there is input that could be read and is not: the step, or one in its stage, is busy or holds back."""
     ahead: int = 0
     """Count elements here whose time was too far in the future to be believed."""
+    closing: bool = False
+    """Set while `Logic.process` emits what is over, and left set by a failure there: it is not that of the element."""
     unused: bool = False
     """Set it before `Logic.is_done` becomes true to say that the element in hand is not used either."""
 
@@ -172,6 +174,10 @@ class Logic(Generic[T, U]):
     def wants(self, scope: Scope, port: int) -> bool:
         """Whether it wants to read this one of several inputs at the moment. It must keep what it gets all the same:
         so that a barrier comes through, inputs that are not wanted are read, too."""
+        return True
+
+    def awaits(self, scope: Scope, port: int) -> bool:
+        """Whether what comes out next depends on this one of several inputs: while those are quiet, so is the step."""
         return True
 
     def held(self, scope: Scope, port: int) -> int:

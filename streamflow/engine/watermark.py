@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from attrs import define, field
@@ -93,7 +93,6 @@ class WatermarkTracker:
     def saw(self, origin: str, top: float) -> None:
         """Report the largest time that a loop has seen."""
         self._tops[origin] = top
-        self._quiet.pop(origin, None)
 
     def promise(self, origin: str, time: float) -> None:
         """A watermark of an earlier step arrived, or (infinity) the end of the origin."""
@@ -217,10 +216,15 @@ class Meeting:
         self._told = least
         return least
 
-    def quiet(self, way: Hashable) -> bool:
-        """A way is caught up; True if all are."""
+    def quiet(self, way: Hashable) -> None:
+        """A way is caught up."""
         self._quiet.add(way)
-        return all(way in self._quiet or time == math.inf for way, time in self._promised.items())
+
+    def is_quiet(self, awaited: Callable[[Hashable], bool]) -> bool:
+        """Whether all the ways are caught up, of those that something is awaited of."""
+        return all(
+            way in self._quiet or time == math.inf for way, time in self._promised.items() if awaited(way)
+        )
 
     def active(self, way: Hashable) -> None:
         """Elements came."""

@@ -12,7 +12,8 @@ All of it derives from the panes, which the state table has: it is not saved, an
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 _ABSENT: Any = object()
@@ -50,6 +51,12 @@ class Panes:
         for key, acc in young.items():
             if key not in self._old:
                 yield key, acc
+
+    def of_key(self, panes: Iterable[Mapping[Any, Any]], key: Any) -> tuple[Any, Any]:
+        """The same for one key, from its panes alone."""
+        take = self._acc
+        accs = [pane[key] if take is None else take(pane[key]) for pane in panes if key in pane]
+        return key, reduce(self._merge, accs)
 
     def _move_to(self, spaces: Spaces, order: Sequence[int], start: int, end: int) -> None:
         if self._end is None or start >= self._middle or end < self._end:

@@ -114,10 +114,7 @@ class RevisedWindows(PaneWindows):
     # Closing
 
     def _taken(self, scope: Scope, window: int) -> Iterable[tuple[Any, Any]]:
-        if self._updates:
-            return ()
-        first = window * self.step
-        return list(self._panes.of(scope.table.spaces, self._order, first, first + self.length))
+        return () if self._updates else self.contents(scope, window)
 
     def _emit(self, scope: Scope) -> Iterator[Out]:
         for key, acc in self._contents:

@@ -195,11 +195,13 @@ class SessionWindows(Logic[Any, Any]):
 
     def _close(self, scope: Scope, until: float) -> Iterator[Out]:
         """Emit the sessions that end before ``until``, in order, and forget those that nothing can join any more."""
+        scope.closing = True
         for _, _, _, key, session in self._closing:
             yield key, self._window(session)
         self._closing = iter(sorted(self._ended(scope, until), key=_ORDER))
         for _, _, _, key, session in self._closing:
             yield key, self._window(session)
+        scope.closing = False
 
     def _ended(self, scope: Scope, until: float) -> list[Due]:
         """Take the sessions that are to be emitted, in any order."""

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 from attrs import frozen
@@ -20,7 +21,7 @@ from streamflow.graph import Sink
 from streamflow.message import Window
 from streamflow.operators import _check
 from streamflow.operators._grid import Grid
-from streamflow.operators._panes import Panes
+from streamflow.operators._panes import Panes, between
 from streamflow.operators._time import epoch
 from streamflow.operators.aggregators import Aggregator, check_aggregator
 from streamflow.policies import ErrorPolicy, EventTime, ProcessingTime, seconds
@@ -236,12 +237,14 @@ class PaneWindows(Logic[Any, Any]):
 
     def close(self, scope: Scope, until: float) -> Iterator[Out]:
         """Emit the windows that end at or before ``until``, in order."""
+        scope.closing = True
         while True:
             yield from self._emit(scope)
             window = self._next_window(scope)
             self._next_end = math.inf if window is None else self.end(window)
             if window is None or self._next_end > until:
                 self._over(scope, until)
+                scope.closing = False
                 return
             scope.table.meta["next"] = window + 1
             self._closing = window
@@ -267,9 +270,22 @@ class PaneWindows(Logic[Any, Any]):
         if self.length == 1:
             contents: Iterable[tuple[Any, Any]] = table.drop(first).items()
         else:
-            contents = list(self._panes.of(table.spaces, self._order, first, first + self.length))
+            contents = self.contents(scope, window)
         self.drop_panes(scope, first + self.step)
         return contents
+
+    def contents(self, scope: Scope, window: int) -> Iterable[tuple[Any, Any]]:
+        """The accumulators of a window that has several panes, by key."""
+        spaces, order = scope.table.spaces, self._order
+        first, end = window * self.step, window * self.step + self.length
+        try:
+            return list(self._panes.of(spaces, order, first, end))
+        except Exception:
+            # A merge has failed, of one key and not of all: key by key, and behind one that fails it goes on.
+            panes = [spaces[pane] for pane in between(order, first, end)]
+            return map(
+                partial(self._panes.of_key, panes), dict.fromkeys(key for pane in panes for key in pane)
+            )
 
     def drop_panes(self, scope: Scope, before: int) -> None:
         """Forget the panes before this one."""

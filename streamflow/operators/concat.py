@@ -28,7 +28,7 @@ def concat(
 ) -> Stream[A | B | C]: ...
 @overload
 def concat(*streams: Stream[T], state: Any = ..., name: str | None = ...) -> Stream[T]: ...
-def concat(*streams: Stream[T], state: Any = Any, name: str | None = None) -> Stream[T]:
+def concat(*streams: Stream[Any], state: Any = Any, name: str | None = None) -> Stream[Any]:
     """All of the first stream, then all of the second, and so on.
 
     ::
@@ -99,6 +99,9 @@ class _ConcatLogic(Logic[Any, Any]):
                 yield self._current, value
 
     def wants(self, scope: Scope, port: int) -> bool:
+        return port == self._current
+
+    def awaits(self, scope: Scope, port: int) -> bool:
         return port == self._current
 
     def held(self, scope: Scope, port: int) -> int:

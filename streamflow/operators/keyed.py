@@ -37,8 +37,10 @@ class Keyed(Flow[T, KeyedValue[K, U]]):
 
     With ``ttl`` a key that no element came for in so long, by the pipeline's clock, is forgotten, and begins anew with
     its next element: `Fold` with the initial state, `Take` with a count of 0, `Deduplicate` with no memory. Each step
-    of ``flow`` goes by the elements that come to it. What holds elements or times (`Batch`, windows, `Throttle`,
-    `Delay` and the like) lets go of them by itself and is not affected. Without ``ttl`` keys are kept for ever.
+    of ``flow`` goes by the elements that come to it. What holds elements or times (windows, `Throttle`, `Delay`,
+    `Batch` with ``within`` and the like) lets go of them by itself and is not affected; nor are `Batch` without
+    ``within`` and `CountWindow`, which keep what they hold until it is complete. Without ``ttl`` keys are kept for
+    ever.
 
     Emits, completes and holds as ``flow`` does.
 

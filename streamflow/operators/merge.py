@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from streamflow.engine.transform import Merge
 from streamflow.graph import Step, Stream
@@ -20,7 +20,7 @@ def merge(first: Stream[A], second: Stream[B], /) -> Stream[A | B]: ...
 def merge(first: Stream[A], second: Stream[B], third: Stream[C], /) -> Stream[A | B | C]: ...
 @overload
 def merge(*streams: Stream[T]) -> Stream[T]: ...
-def merge(*streams: Stream[T]) -> Stream[T]:
+def merge(*streams: Stream[Any]) -> Stream[Any]:
     """One stream of the elements of several, as they come; it ends when all have ended.
 
     ::

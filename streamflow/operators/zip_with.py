@@ -217,5 +217,8 @@ class _ZipLogic(Logic[Any, Any]):
         waiting = scope.table.space()
         return any(each not in waiting for each in scope.tied[port])
 
+    def awaits(self, scope: Scope, port: int) -> bool:
+        return port not in scope.table.space()
+
     def held(self, scope: Scope, port: int) -> int:
         return 0 if len(scope.tied[port]) > 1 else len(scope.table.space().get(port, ()))

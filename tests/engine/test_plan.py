@@ -63,7 +63,7 @@ def test_memory_that_changes_results_needs_a_checkpoint_when_the_source_acknowle
     run(Source(range(3)).via(FORGETFUL[step]).to(Collect()))
 
 
-@pytest.mark.parametrize("flow", HARMLESS, ids=repr)
+@pytest.mark.parametrize("flow", HARMLESS, ids=lambda flow: type(flow).__name__)
 def test_bounded_holds_need_none(flow: Any) -> None:
     run(Acknowledging(3).via(flow).to(Discard()))
 

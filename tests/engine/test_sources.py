@@ -78,9 +78,7 @@ def raises() -> Any:
     raise ValueError("no")
 
 
-@pytest.mark.parametrize(
-    "items", [Unreadable(), AsyncUnreadable(), raises, Unreadable, AsyncUnreadable], ids=repr
-)
+@pytest.mark.parametrize("items", [Unreadable(), AsyncUnreadable(), raises, Unreadable, AsyncUnreadable])
 def test_a_source_that_fails_to_open_is_named(items: Any) -> None:
     with pytest.raises(StreamflowError, match=r"pipeline 'pipeline', step 'Source'.*ValueError: no"):
         run(Source(items).to(Collect()))

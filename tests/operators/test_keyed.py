@@ -59,9 +59,7 @@ def test_under_fail_what_came_before_a_failing_key_is_delivered() -> None:
     assert [value for _, value in sink.values] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "flow", [Fold(0, lambda n, x: n + 1), Batch(2), Throttle(9, per=1), Take(2)], ids=repr
-)
+@pytest.mark.parametrize("flow", [Fold(0, lambda n, x: n + 1), Batch(2), Throttle(9, per=1), Take(2)])
 def test_an_unhashable_key_is_the_failure_of_its_element(flow: Any) -> None:
     keyed: Any = Keyed(lambda x: [x] if x == 2 else x % 2, flow)
     with pytest.raises(StepError, match=r"step 'Keyed.*failed on 2: TypeError: unhashable"):

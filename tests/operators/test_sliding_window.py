@@ -210,7 +210,7 @@ def test_what_fails_is_dropped_alone(options: Any, sizes: list[int]) -> None:
 
 
 def test_windows_that_do_not_merge_are_dropped_and_the_rest_is_right() -> None:
-    """Those with 100 fail wherever its key has another element, for all keys; the rest is right, before and after."""
+    """Those with 100 fail wherever its key has another element; its other windows and the other keys are right."""
     elements = [(key, t, 100 if (key, t) == (1, 12) else 1) for t in range(0, 60, 2) for key in range(3)]
     keyed: Any = Keyed(key_of, windows((8, 2), EventTime(event_time), into=Odd()))
     got = run(Chunked([elements]).via(keyed).to(Collect()), on_error=Skip())
@@ -218,7 +218,7 @@ def test_windows_that_do_not_merge_are_dropped_and_the_rest_is_right() -> None:
         (key, start, len(range(max(start, 0), min(start + 8, 60), 2)))
         for key in range(3)
         for start in range(-6, 60, 2)
-        if not start <= 12 < start + 8
+        if key != 1 or not start <= 12 < start + 8
     )
 
 

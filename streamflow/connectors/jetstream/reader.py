@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from streamflow.connectors.jetstream.source import JetStreamSource
 
 _LEAST_UNACKNOWLEDGED = 65_536
+_MOST_UNUSED = _LEAST_UNACKNOWLEDGED // 2
+"""Messages that nobody wants any more in this run and that are kept to be handed back at its end."""
 _WINDOW = 4096
 _LOOK_SECONDS = 0.25
 _SOON_SECONDS = 0.05
@@ -180,14 +182,19 @@ class JetStreamReader(Reader):
 
     async def _pull_some(self) -> list[Incoming]:
         """Some messages, once fewer than the limit are in hand."""
-        while self._held >= self._limit:
+        while self.is_held_up:
             try:
                 async with asyncio.timeout(_STALL_SECONDS):
                     await self._room.wait()
             except TimeoutError:
-                # Slow work, or steps that hold more than this until more comes: then it never will.
+                # Slow work, or steps that hold more than this until more comes, or a branch that has ended and gets
+                # messages all the same, which stay here until the run ends: then it never will.
                 self._context.run.observer.event(
-                    "no message is settled", source=self._context.step, in_hand=self._held, limit=self._limit
+                    "no message is settled",
+                    source=self._context.step,
+                    in_hand=self._held,
+                    limit=self._limit,
+                    unused=len(self._unused),
                 )
         return await self._pull.read(min(CHUNK_SIZE, self._limit - self._held))
 
@@ -209,6 +216,10 @@ class JetStreamReader(Reader):
     @property
     def caught_up(self) -> bool:
         return self._pull.caught_up
+
+    @property
+    def is_held_up(self) -> bool:
+        return self._held >= self._limit or len(self._unused) >= _MOST_UNUSED
 
     # Reading to an end
 
