@@ -61,6 +61,25 @@ class DriftError(StreamflowError):
     """Branches of one source that are put together again are further apart than can be held."""
 
 
+class ConflictError(StateError):
+    """A key was changed by somebody else: nothing was written.
+
+    ``bucket`` and ``key`` say where, ``attempts`` how often it was tried.
+    """
+
+    def __init__(self, bucket: str, key: str, attempts: int = 1, detail: str = "") -> None:
+        self.bucket = bucket
+        self.key = key
+        self.attempts = attempts
+        self.detail = detail
+        super().__init__(bucket, key, attempts, detail)
+
+    def __str__(self) -> str:
+        again = f", also in the last of {self.attempts} attempts" if self.attempts > 1 else ""
+        detail = f": {self.detail}" if self.detail else ""
+        return f"bucket {self.bucket!r}, key {shorten(self.key)} was changed by somebody else{again}{detail}"
+
+
 class StepError(StreamflowError):
     """A step failed on an element.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -60,17 +60,35 @@ async def ensure_stream(client: Client, name: str, create: StreamSettings | None
 
     A stream that exists must have the settings in ``create``; it may take in more subjects.
     """
-    found = await _find(client, f"STREAM.INFO.{_name(name, 'stream')}", _STREAM_NOT_FOUND)
-    if found is None and create is None:
+    if create is not None:
+        config = create.config()
+        return await ensure_stream_like(client, name, config, config, what=f"stream {name!r}")
+    found = await stream_info(client, name)
+    if found is None:
         raise ConnectorError(
             f"there is no stream {name!r}. Create it, or let it be created: "
             f'create=StreamSettings(["<its subjects>"])'
         )
-    if found is None and create is not None:
-        found = await _create_stream(client, name, create)
-    assert found is not None
-    if create is not None:
-        _compare(f"stream {name!r}", _stream_conflicts(create, found["config"]))
+    return found
+
+
+async def ensure_stream_like(
+    client: Client,
+    name: str,
+    config: Mapping[str, Any],
+    required: Mapping[str, Any],
+    *,
+    what: str,
+    names: Mapping[str, str] = _OUR_NAMES,
+) -> StreamInfo:
+    """Find the stream, or create it with ``config``; what is ``required`` it must have, and may have more subjects.
+
+    Errors call it ``what``, and its settings by ``names`` where the server's API calls them otherwise.
+    """
+    found = await _find(client, f"STREAM.INFO.{_name(name, 'stream')}", _STREAM_NOT_FOUND)
+    if found is None:
+        found = await _create_stream(client, name, config, what)
+    _compare(what, _stream_conflicts(required, found["config"], names))
     info: StreamInfo = StreamInfo.from_response(found)
     return info
 
@@ -171,22 +189,22 @@ async def _find(
         raise
 
 
-async def _create_stream(client: Client, name: str, create: StreamSettings) -> dict[str, Any]:
+async def _create_stream(client: Client, name: str, config: Mapping[str, Any], what: str) -> dict[str, Any]:
     try:
-        return await request(client, f"STREAM.CREATE.{name}", {"name": name, **create.config()})
+        return await request(client, f"STREAM.CREATE.{name}", {"name": name, **config})
     except JetStreamError as error:
         if error.err_code == _STREAM_EXISTS:  # somebody else created it meanwhile
             return await request(client, f"STREAM.INFO.{name}")
         if error.err_code == _SUBJECTS_OVERLAP:
-            owners = await _owners(client, create.subjects)
+            owners = await _owners(client, config["subjects"])
             raise ConnectorError(
-                f"cannot create stream {name!r}: of its subjects {list(create.subjects)} some belong to another "
+                f"cannot create {what}: of its subjects {config['subjects']} some belong to another "
                 f"stream already: {', '.join(owners) or 'unknown'}"
             ) from error
-        raise ConnectorError(f"cannot create stream {name!r}: {error.message}") from error
+        raise ConnectorError(f"cannot create {what}: {error.message}") from error
 
 
-async def _owners(client: Client, subjects: tuple[str, ...]) -> list[str]:
+async def _owners(client: Client, subjects: Sequence[str]) -> list[str]:
     owners: set[str] = set()
     for subject in subjects:
         owners.update((await request(client, "STREAM.NAMES", {"subject": subject})).get("streams") or ())
@@ -208,13 +226,17 @@ async def _create_consumer(client: Client, stream: str, settings: ConsumerSettin
         ) from error
 
 
-def _stream_conflicts(create: StreamSettings, found: Mapping[str, Any]) -> list[str]:
-    wanted = create.config()
+def _stream_conflicts(
+    required: Mapping[str, Any], found: Mapping[str, Any], names: Mapping[str, str]
+) -> list[str]:
+    wanted = dict(required)
     existing = found.get("subjects") or []
     missing = [s for s in wanted.pop("subjects") if not any(covers(pattern, s) for pattern in existing)]
     conflicts = [_conflict("subjects", missing, existing)] if missing else []
     return conflicts + [
-        _conflict(key, value, found.get(key)) for key, value in wanted.items() if found.get(key) != value
+        _conflict(key, value, found.get(key), names=names)
+        for key, value in wanted.items()
+        if found.get(key) != value
     ]
 
 
@@ -270,8 +292,10 @@ def overlap(first: str, second: str) -> bool:
     return len(one) == len(other)
 
 
-def _conflict(key: str, wanted: Any, found: Any, bound: str = "") -> str:
-    return f"{_OUR_NAMES.get(key, key)}: wanted {bound}{_shown(key, wanted)}, found {_shown(key, found)}"
+def _conflict(
+    key: str, wanted: Any, found: Any, bound: str = "", names: Mapping[str, str] = _OUR_NAMES
+) -> str:
+    return f"{names.get(key, key)}: wanted {bound}{_shown(key, wanted)}, found {_shown(key, found)}"
 
 
 def _shown(key: str, value: Any) -> str:

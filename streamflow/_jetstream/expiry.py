@@ -25,14 +25,22 @@ class Expiry:
         self._ahead = server_time - _now()
         self._max_age = max_age
 
-    def set(self, key: str, stored_at: float, ttl: str | None) -> None:
-        """An entry was stored with this ``Nats-TTL``."""
+    def set(self, key: str, stored_at: float, ttl: str | None) -> bool:
+        """An entry was stored with this ``Nats-TTL``; returns whether it will ever be over."""
         seconds = _lifetime(ttl, self._max_age)
         if seconds is None:
             self.drop(key)
-            return
+            return False
         # Not at once: the server may take a moment to remove what it should have removed.
-        at = self._at[key] = max(stored_at + seconds - self._ahead, _now() + _GRACE_SECONDS)
+        self._set(key, max(stored_at + seconds - self._ahead, _now() + _GRACE_SECONDS))
+        return True
+
+    def again(self, key: str, seconds: float) -> None:
+        """An entry that should be over is not yet: it is due again in a while."""
+        self._set(key, _now() + seconds)
+
+    def _set(self, key: str, at: float) -> None:
+        self._at[key] = at
         heapq.heappush(self._queue, (at, key))
         if len(self._queue) > 2 * len(self._at) + 1000:  # of keys that are written often
             self._queue = [(at, key) for key, at in self._at.items()]

@@ -92,7 +92,8 @@ class ConsumerSettings:
     (``durable=False``). ``subjects`` filter the stream; none means all of it. ``deliver`` says where it starts when it
     is created ("sequence" from ``start_sequence``). ``ack_wait`` is after how long an unacknowledged message comes
     again, ``max_ack_pending`` how many may be unacknowledged, ``max_deliver`` how often one is delivered (None: no
-    limit). An existing durable with a larger ``ack_wait`` or ``max_ack_pending`` is fine.
+    limit). An existing durable with a larger ``ack_wait`` or ``max_ack_pending`` is fine. ``headers_only`` leaves the
+    payloads out.
     """
 
     name: str
@@ -107,6 +108,7 @@ class ConsumerSettings:
     max_ack_pending: int = field(default=10_000, kw_only=True)
     max_deliver: int | None = field(default=None, kw_only=True)
     inactive: timedelta = field(default=timedelta(minutes=5), kw_only=True)
+    headers_only: bool = field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         _one_of(self.deliver, "deliver", "all", "new", "last", "last_per_subject", "sequence")
@@ -133,6 +135,7 @@ class ConsumerSettings:
                 "max_ack_pending": self.max_ack_pending if acknowledged else None,
                 "max_deliver": -1 if self.max_deliver is None else self.max_deliver,
                 "inactive_threshold": None if self.durable else _nanoseconds(self.inactive),
+                "headers_only": self.headers_only or None,
                 "replay_policy": "instant",
             }
         )
