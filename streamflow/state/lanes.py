@@ -1,21 +1,22 @@
 """One line of work for each key: calls for a key run in the order in which they came, keys run side by side.
 
-Updates that wait in a lane together are applied together: one write for all of them.
+Updates that wait in a lane together are applied together: one write for all of them. A lane has no task of its own as
+long as its first attempts succeed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from attrs import define
 
 from streamflow.errors import StateError
 
 MOST = 1000
-"""How many updates of one key are applied at once at most, so that the event loop gets its turn."""
+"""How many updates are applied in one turn of the event loop at most, so that others get theirs."""
 
 
 @define(eq=False)
@@ -35,14 +36,32 @@ class Job:
     future: asyncio.Future[Any]
 
 
-class Lanes:
-    """The lanes of one store. ``apply(name, updates)`` settles the updates' futures itself."""
+Done = Callable[[bool], None]
+"""Called with whether all updates were settled; if not, nothing was applied."""
 
-    def __init__(self, apply: Callable[[str, list[Update]], Awaitable[None]], closed: str) -> None:
-        self._apply = apply
+
+class Work(Protocol):
+    """What is done in the lanes."""
+
+    def begin(self, name: str, updates: list[Update], done: Done) -> bool:
+        """Try to apply updates without a task, and call ``done`` later; False if that cannot be tried."""
+        ...
+
+    async def apply(self, name: str, updates: list[Update]) -> None:
+        """Apply updates and settle their futures, or raise for all of them."""
+        ...
+
+
+class Lanes:
+    """The lanes of one store."""
+
+    def __init__(self, work: Work, closed: str) -> None:
+        self._work = work
         self._closed_message = closed
         self._lanes: dict[str, deque[Update | Job]] = {}
-        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._present: dict[str, list[Update] | Job] = {}
+        self._new: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def update(self, name: str, function: Callable[[Any], Any], ttl: int | None) -> Any:
@@ -58,11 +77,15 @@ class Lanes:
     async def close(self) -> None:
         """End all work. Whoever waits for it gets a `StateError`."""
         self._closed = True
-        workers = [*self._workers.values()]
-        for worker in workers:
-            worker.cancel()
-        if workers:
-            await asyncio.wait(workers)
+        calls = [call for present in self._present.values() for call in _each(present)]
+        calls += [call for lane in self._lanes.values() for call in lane]
+        for call in calls:
+            _fail(call, StateError(f"{self._closed_message}: this may or may not have been written"))
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _join(self, name: str, call: Update | Job) -> None:
         if self._closed:
@@ -71,37 +94,57 @@ class Lanes:
         if lane is not None:
             lane.append(call)
             return
-        self._lanes[name] = deque([call])
-        worker = self._work(name, self._lanes[name])
-        self._workers[name] = asyncio.get_running_loop().create_task(worker, name=f"streamflow-state-{name}")
+        self._lanes[name] = deque((call,))
+        if not self._new:
+            asyncio.get_running_loop().call_soon(self._start)
+        self._new.append(name)
 
-    async def _work(self, name: str, lane: deque[Update | Job]) -> None:
-        taken: list[Update | Job] = []
-        try:
-            while lane:
-                taken = _next(lane)
-                await self._serve(name, taken)
-        except asyncio.CancelledError:
-            for call in [*taken, *lane]:
-                _fail(call, StateError(f"{self._closed_message}: it may or may not have been written"))
-            if not self._closed:
-                raise
-        finally:
-            del self._lanes[name], self._workers[name]
+    def _start(self) -> None:
+        """Begin with lanes that are new, once all who are about to call in this turn have called."""
+        names, self._new = self._new[:MOST], self._new[MOST:]
+        if self._new:
+            asyncio.get_running_loop().call_soon(self._start)
+        for name in names:
+            self._advance(name)
 
-    async def _serve(self, name: str, calls: list[Update | Job]) -> None:
-        # A caller that was cancelled while it waited wants nothing any more.
-        calls = [call for call in calls if not call.future.done()]
-        updates = [call for call in calls if isinstance(call, Update)]
+    def _advance(self, name: str) -> None:
+        """Go on with a lane, or end it."""
+        lane = self._lanes[name]
+        self._present.pop(name, None)
+        if self._closed or not lane:
+            del self._lanes[name]
+            return
+        calls = self._present[name] = _next(lane)
+
+        def done(settled: bool) -> None:
+            if settled or self._closed:
+                self._advance(name)
+            else:
+                self._spawn(name, calls)
+
+        if isinstance(calls, Job) or not self._work.begin(name, _wanted(calls), done):
+            self._spawn(name, calls)
+
+    def _spawn(self, name: str, calls: list[Update] | Job) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(name, calls))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, name: str, calls: list[Update] | Job) -> None:
+        """Run a job, or apply updates, and go on with the lane."""
         try:
-            if updates:
-                await self._apply(name, updates)
-            for call in calls:
-                if isinstance(call, Job):
-                    settle(call.future, await call.run())
+            if isinstance(calls, Job):
+                if not calls.future.done():
+                    settle(calls.future, await calls.run())
+            elif wanted := _wanted(calls):
+                await self._work.apply(name, wanted)
         except Exception as error:
-            for call in calls:
+            for call in _each(calls):
                 _fail(call, error)
+        finally:
+            for call in _each(calls):  # of a task that was cancelled, not by us
+                _fail(call, StateError(f"{self._closed_message}: this may or may not have been written"))
+            self._advance(name)
 
 
 def settle(future: asyncio.Future[Any], result: Any) -> None:
@@ -115,10 +158,25 @@ def _fail(call: Update | Job, error: Exception) -> None:
         call.future.set_exception(error)
 
 
-def _next(lane: deque[Update | Job]) -> list[Update | Job]:
+def _wanted(updates: list[Update]) -> list[Update]:
+    """Without those whose callers were cancelled while they waited."""
+    return [update for update in updates if not update.future.done()]
+
+
+def _next(lane: deque[Update | Job]) -> list[Update] | Job:
     """The first job, or the first updates in a row."""
-    taken = [lane.popleft()]
-    if isinstance(taken[0], Update):
-        while lane and isinstance(lane[0], Update) and len(taken) < MOST:
-            taken.append(lane.popleft())
+    first = lane.popleft()
+    if isinstance(first, Job):
+        return first
+    taken = [first]
+    while lane and len(taken) < MOST:
+        call = lane.popleft()
+        if isinstance(call, Job):
+            lane.appendleft(call)
+            break
+        taken.append(call)
     return taken
+
+
+def _each(calls: list[Update] | Job) -> Sequence[Update | Job]:
+    return [calls] if isinstance(calls, Job) else calls

@@ -10,7 +10,7 @@ from datetime import timedelta
 from streamflow.clock import Clock, SystemClock
 from streamflow.errors import StateError
 from streamflow.policies import positive
-from streamflow.state.bucket import MARKER_SECONDS, Record, Stale, Write, revision, whole_seconds
+from streamflow.state.bucket import MARKER_SECONDS, Done, Record, Stale, Write, revision, whole_seconds
 from streamflow.state.keys import matches, unescape
 
 _BATCH = 1000
@@ -58,9 +58,8 @@ class MemoryBucket:
         await asyncio.sleep(0)  # as if it were far away: others may come between
         return self._last(name)
 
-    async def write(self, write: Write) -> Record:
-        (record,) = await self.commit([write], [])
-        return record
+    def begin(self, write: Write, done: Done) -> None:
+        asyncio.get_running_loop().call_soon(lambda: done(self._written(write)))
 
     async def commit(self, writes: Sequence[Write], guards: Sequence[tuple[str, int]]) -> list[Record]:
         self._check_existence()
@@ -99,11 +98,21 @@ class MemoryBucket:
 
     def _check_existence(self) -> None:
         if self._deleted:
-            raise StateError(f"bucket {self.name!r} was deleted")
+            raise self._gone()
+
+    def _gone(self) -> StateError:
+        return StateError(f"bucket {self.name!r} was deleted")
 
     def _last(self, name: str) -> Record | None:
         records = self._records.get(name)
         return records[-1] if records else None
+
+    def _written(self, write: Write) -> Record | Exception:
+        if self._deleted:
+            return self._gone()
+        if write.expected is not None and revision(self._last(write.name)) != write.expected:
+            return Stale()
+        return self._store(write)
 
     def _store(self, write: Write) -> Record:
         self._revision += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 from streamflow.codecs import Codec, check_codec
 from streamflow.errors import CodecError, ConfigurationError, ConflictError, shorten
 from streamflow.policies import positive, seconds
-from streamflow.state.bucket import Bucket, Record, Stale, Write, revision, value_data, whole_seconds
+from streamflow.state.bucket import Bucket, Record, Stale, Write, apply, revision, value_data, whole_seconds
 from streamflow.state.cache import Cache
 from streamflow.state.entry import Entry
 from streamflow.state.keys import RESERVED, escape, escape_pattern, unescape
@@ -84,7 +84,7 @@ class ObjectStore(Generic[T]):
         self._attempts = attempts
         self._owned = owned
         self._cache = Cache()
-        self._lanes = Lanes(self._apply, f"the store of bucket {bucket.name!r} was closed")
+        self._lanes = Lanes(_Updates(self), f"the store of bucket {bucket.name!r} was closed")
         self._watches: set[Watch[T]] = set()
 
     @overload
@@ -309,7 +309,7 @@ class ObjectStore(Generic[T]):
     async def _write(self, key: str, write: Write, expected: int | None) -> int:
         """A put or a delete, in the key's lane."""
         if expected is None:
-            return self._wrote(await self._bucket.write(write))
+            return self._wrote(await apply(self._bucket, write))
         record = self._cache.get(write.name)
         for _ in range(self._attempts):
             if record is None or _shown(record) != expected:
@@ -318,7 +318,7 @@ class ObjectStore(Generic[T]):
                 break
             conditional = Write(write.name, write.data, write.operation, revision(record), record, write.ttl)
             try:
-                return self._wrote(await self._bucket.write(conditional))
+                return self._wrote(await apply(self._bucket, conditional))
             except Stale:
                 record = await self._look(write.name)
         raise ConflictError(
@@ -328,32 +328,6 @@ class ObjectStore(Generic[T]):
     def _wrote(self, record: Record) -> int:
         self._cache.put(record.name, record)
         return record.revision
-
-    async def _apply(self, name: str, updates: list[Update]) -> None:
-        """Apply updates of one key in order, with one write."""
-        key = unescape(name)
-        record = self._cache.get(name)
-        is_current = record is None
-        if record is None:
-            record = await self._look(name)
-        conflicts = 0
-        while True:
-            group = _Group(self, key, name, record, updates)
-            if group.data is not None:
-                write = Write(name, group.data, expected=revision(record), after=record, ttl=group.ttl)
-                try:
-                    self._wrote(await self._bucket.write(write))
-                    break
-                except Stale:
-                    conflicts += 1
-            elif is_current:
-                break  # all of them failed, and none because of an old value
-            if conflicts == self._attempts:
-                raise ConflictError(self.bucket, key, conflicts)
-            if is_current:
-                await asyncio.sleep(_backoff(conflicts))
-            record, is_current = await self._look(name), True
-        group.settle()
 
     async def _commit(self, writes: list[Write], reads: Mapping[str, Record | None]) -> None:
         """Apply a transaction."""
@@ -403,17 +377,67 @@ class ObjectStore(Generic[T]):
         return data
 
 
+class _Updates:
+    """How the updates of one key are applied, in order and with one write."""
+
+    def __init__(self, store: ObjectStore[Any]) -> None:
+        self._store = store
+
+    def begin(self, name: str, updates: list[Update], done: Callable[[bool], None]) -> bool:
+        """The first attempt, on what the store knows of the key."""
+        store = self._store
+        record = store._cache.get(name)
+        if record is None:
+            return False
+        group = _Group(store, name, record, updates)
+        if group.data is None:  # to be tried on what is there now, before it counts
+            return False
+
+        def written(outcome: Record | Exception) -> None:
+            if isinstance(outcome, Record):
+                store._wrote(outcome)
+                group.settle()
+            elif not isinstance(outcome, Stale):
+                group.fail(outcome)
+            else:
+                store._cache.put(name, None)
+            done(not isinstance(outcome, Stale))
+
+        store._bucket.begin(group.write(record), written)
+        return True
+
+    async def apply(self, name: str, updates: list[Update]) -> None:
+        """As often as it takes, each time on what is there now."""
+        store = self._store
+        conflicts = 0
+        while True:
+            record = await store._look(name)
+            group = _Group(store, name, record, updates)
+            if group.data is None:
+                break  # all of them failed
+            try:
+                store._wrote(await apply(store._bucket, group.write(record)))
+                break
+            except Stale:
+                conflicts += 1
+            if conflicts == store._attempts:
+                raise ConflictError(store.bucket, unescape(name), conflicts)
+            await asyncio.sleep(_backoff(conflicts))
+        group.settle()
+
+
 class _Group:
     """Updates applied to one record: what is to be written, and what each caller gets if it is."""
 
     def __init__(
-        self, store: ObjectStore[Any], key: str, name: str, record: Record | None, updates: Sequence[Update]
+        self, store: ObjectStore[Any], name: str, record: Record | None, updates: Sequence[Update]
     ) -> None:
+        self.name = name
         self.data: bytes | None = None
         """What to write, None if every update failed."""
         self.ttl: int | None = None
         self._outcomes: list[tuple[Update, Any, BaseException | None]] = []
-        data = value_data(record)
+        key, data = unescape(name), value_data(record)
         for update in updates:
             # Each starts from the bytes, so that one that changes a value in place and fails leaves no trace.
             try:
@@ -427,6 +451,17 @@ class _Group:
             else:
                 self._outcomes.append((update, result, None))
                 self.data, self.ttl = data, update.ttl
+
+    def write(self, record: Record | None) -> Write:
+        """The write, if what was applied to is still there."""
+        assert self.data is not None
+        return Write(self.name, self.data, "put", revision(record), record, self.ttl)
+
+    def fail(self, error: Exception) -> None:
+        """Nobody knows, or nothing was written: that is what each caller gets."""
+        for update, _, _ in self._outcomes:
+            if not update.future.done():
+                update.future.set_exception(error)
 
     def settle(self) -> None:
         for update, result, error in self._outcomes:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from attrs import evolve
-
 from streamflow.errors import StateError
 from streamflow.state.bucket import Record, Write, revision, value_data, whole_seconds
 from streamflow.state.keys import escape
@@ -85,7 +83,7 @@ class Transaction(Generic[T]):
         if write.name not in self._reads:
             return write
         record = self._reads[write.name]
-        return evolve(write, expected=revision(record), after=record)
+        return write._replace(expected=revision(record), after=record)
 
     def _name(self, key: str) -> str:
         if self._over:

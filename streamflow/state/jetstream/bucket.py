@@ -10,18 +10,18 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
 
 from streamflow._jetstream.admin import JetStreamError, request, stream_info
 from streamflow._jetstream.connection import close
 from streamflow._jetstream.protocol import Incoming, Outgoing
 from streamflow.errors import ConnectorError, StateError, shorten
-from streamflow.state.bucket import Record, Stale, Write, revision
-from streamflow.state.jetstream.exchange import ANSWER_SECONDS, Exchange, NotNow, Unanswered
+from streamflow.state.bucket import Done, Record, Stale, Write, revision
+from streamflow.state.jetstream.exchange import ANSWER_SECONDS, Answer, Exchange, NotNow, Unanswered
 from streamflow.state.jetstream.feed import JetStreamFeed
 from streamflow.state.jetstream.messages import (
     STREAM_NOT_FOUND,
-    Ack,
     Applied,
     acknowledged,
     direct_record,
@@ -29,7 +29,6 @@ from streamflow.state.jetstream.messages import (
     guard_subject,
     has_written,
     header_of,
-    joined,
     leader_record,
     lineage,
 )
@@ -38,6 +37,7 @@ from streamflow.state.keys import unescape
 _FIRST_BACKOFF_SECONDS = 0.02
 _LAST_BACKOFF_SECONDS = 0.5
 _HEADER_BYTES = 1024
+_END = b"\r\n\r\n"
 _BYTES_A_SECOND = 10e6
 
 
@@ -60,55 +60,86 @@ class JetStreamBucket:
         self._owned = owned
         self._writer = secrets.token_hex(6)
         self._number = 0
+        self._tasks: set[asyncio.Task[Record]] = set()
 
     async def get(self, name: str) -> Record | None:
-        patience = self._patience(f"key {shorten(unescape(name))}")
+        patience = _Patience(_About(self.name, name), self._timeout)
         return await self._get(name, patience, direct=self._reads_directly)
 
-    async def write(self, write: Write) -> Record:
+    def begin(self, write: Write, done: Done) -> None:
         self._number += 1
         writer = f"{self._writer}={self._number}"
         writers = lineage(writer, write.after)
-        lines = header_of(write, writers, self._history)
+        header = header_of(write, writers, self._history)
         if not write.expected:  # nothing to expect keeps a late copy of it out
-            lines.append(b"Nats-Msg-Id: %b" % writer.encode())
-        subject, header = f"{self.prefix}{write.name}".encode(), joined(lines)
-        patience = self._patience(f"a write of key {shorten(unescape(write.name))}")
+            header += b"\r\nNats-Msg-Id: %b" % writer.encode()
+        message = Outgoing(f"{self.prefix}{write.name}".encode(), b"", header + _END, write.data)
+        about = _About(self.name, write.name)
+
+        def answered(answer: Answer | Exception) -> None:
+            try:
+                record = _written(write, acknowledged(answer, about), writers)
+            except (NotNow, Unanswered) as reason:
+                self._spawn(self._insist(message, write, writers, reason), done)
+            except Exception as error:
+                done(error)
+            else:
+                done(record)
+
+        self._exchange.begin(message, answered)
+
+    async def _insist(self, message: Outgoing, write: Write, writers: str, reason: Exception) -> Record:
+        """Go on with a write that was not answered, until it is known to be applied or not to be."""
+        patience = _Patience(_About(self.name, write.name), self._timeout)
+        writer = writers.partition(",")[0]
         unanswered = False
         while True:
-            try:
-                answer = await self._exchange.ask(subject, header, write.data)
-                sequence = acknowledged(answer, patience.what).revision
-                return _written(write, sequence, writers)
-            except NotNow as reason:
+            if isinstance(reason, NotNow):
                 await self._wait(patience, reason)
-                continue
-            except Unanswered as reason:
+            else:
                 unanswered = True
                 await patience.wait(reason, ambiguous=True)
+            # Without an expectation it is sent again as it is: if it was applied, the answer is the first one's.
+            if unanswered and write.expected is not None:
+                found = await self._get(write.name, patience, direct=False)
+                if found is not None and has_written(writer, found):
+                    # Under what others wrote since, its revision is not known any more: only that it is not the last.
+                    own = found.writers.partition(",")[0] == writer
+                    return _written(write, found.revision if own else write.expected + 1, writers)
+                if revision(found) != write.expected:
+                    raise Stale
+            try:
+                answer = await self._exchange.ask(message)
+                return _written(write, acknowledged(answer, patience.about), writers)
+            except (NotNow, Unanswered) as error:
+                reason = error
             except Stale:
                 if not unanswered:
                     raise
-            if write.expected is None:
-                continue  # the same id again: if it was applied, the answer is the first one's
-            found = await self._get(write.name, patience, direct=False)
-            if found is not None and has_written(writer, found):
-                # Under what others wrote since, its revision is not known any more: only that it is not the last.
-                own = found.writers.partition(",")[0] == writer
-                return _written(write, found.revision if own else write.expected + 1, writers)
-            if revision(found) != write.expected:
-                raise Stale
+                reason = Unanswered("another write came first")  # perhaps the one without an answer
+
+    def _spawn(self, work: Coroutine[Any, Any, Record], done: Done) -> None:
+        def ended(task: asyncio.Task[Record]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                done(StateError(f"bucket {self.name!r} was closed"))
+            else:
+                error = task.exception()
+                done(error if isinstance(error, Exception) else task.result())
+
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
 
     async def commit(self, writes: Sequence[Write], guards: Sequence[tuple[str, int]]) -> list[Record]:
         self._number += 1
         commit = f"{self._writer}.{self._number}"
         count = len(writes) + len(guards)
-        patience = self._patience(f"a transaction of {count} keys")
+        patience = _Patience(_About(self.name, count), self._timeout)
         unanswered = False
         while True:
             try:
-                last = (await self._send_batch(commit, writes, guards, patience)).revision
-                first = last - count + 1
+                first = await self._send_batch(commit, writes, guards, patience) - count + 1
                 return [
                     _written(write, first + index, lineage(f"{commit}=1", write.after))
                     for index, write in enumerate(writes)
@@ -128,7 +159,7 @@ class JetStreamBucket:
                 return []
 
     def check(self, name: str, data: bytes) -> None:
-        largest = self.client.max_payload - _HEADER_BYTES
+        largest = self._exchange.max_payload - _HEADER_BYTES
         if len(data) > largest:
             raise StateError(
                 f"bucket {self.name!r}, key {shorten(unescape(name))}: a value of {len(data)} bytes; the server "
@@ -139,6 +170,10 @@ class JetStreamBucket:
         return JetStreamFeed(self, pattern, history=history, values=values)
 
     async def close(self) -> None:
+        for task in [*self._tasks]:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait([*self._tasks])
         await self._exchange.close()
         if self._owned:
             await close(self.client)
@@ -167,57 +202,55 @@ class JetStreamBucket:
         while True:
             try:
                 if direct:
-                    return await self._ask_any(subject, patience.what)
-                return await self._ask_leader(subject, patience.what)
+                    return await self._ask_any(subject, patience.about)
+                return await self._ask_leader(subject, patience.about)
             except Unanswered as reason:
                 await patience.wait(reason)
             except NotNow as reason:
                 await self._wait(patience, reason)
 
-    async def _ask_any(self, subject: bytes, what: str) -> Record | None:
+    async def _ask_any(self, subject: bytes, what: object) -> Record | None:
         question = b"$JS.API.DIRECT.GET.%b.%b" % (self.stream.encode(), subject)
-        answer = await self._exchange.ask(question, b"", b"")
+        answer = await self._exchange.ask(Outgoing(question, b"", b"", b""))
         if isinstance(answer, Incoming):
             return direct_record(answer, self.prefix)
         if answer.code == 404:
             return None
         if answer.code == 503:
             raise NotNow("no stream answers")
-        raise StateError(f"bucket {self.name!r}, {what}: {answer.code} {answer.description}")
+        raise StateError(f"{what}: {answer.code} {answer.description}")
 
-    async def _ask_leader(self, subject: bytes, what: str) -> Record | None:
+    async def _ask_leader(self, subject: bytes, what: object) -> Record | None:
         question = f"$JS.API.STREAM.MSG.GET.{self.stream}".encode()
-        answer = await self._exchange.ask(question, b"", b'{"last_by_subj":"%b"}' % subject)
-        return leader_record(answer, self.prefix, f"bucket {self.name!r}, {what}")
+        last = b'{"last_by_subj":"%b"}' % subject
+        answer = await self._exchange.ask(Outgoing(question, b"", b"", last))
+        return leader_record(answer, self.prefix, what)
 
     async def _send_batch(
         self, commit: str, writes: Sequence[Write], guards: Sequence[tuple[str, int]], patience: _Patience
-    ) -> Ack:
+    ) -> int:
         """Send it once, under a batch id of its own."""
         batch = secrets.token_hex(8).encode()
-        parts: list[tuple[bytes, list[bytes], bytes]] = []
+        parts: list[tuple[bytes, bytes, bytes]] = []
         for write in writes:
-            lines = header_of(write, lineage(f"{commit}=1", write.after), self._history)
-            parts.append((f"{self.prefix}{write.name}".encode(), lines, write.data))
-        if writes:
-            parts[0][1].append(b"Nats-Msg-Id: %b" % commit.encode())
+            header = header_of(write, lineage(f"{commit}=1", write.after), self._history)
+            if not parts:
+                header += b"\r\nNats-Msg-Id: %b" % commit.encode()
+            parts.append((f"{self.prefix}{write.name}".encode(), header, write.data))
         for name, expected in guards:
-            lines = guard_header(f"{self.prefix}{name}".encode(), expected)
-            parts.append((guard_subject(self.name), lines, b""))
-        for index, (_, lines, _) in enumerate(parts, 1):
-            lines += [b"Nats-Batch-Id: %b" % batch, b"Nats-Batch-Sequence: %d" % index]
-        parts[-1][1].append(b"Nats-Batch-Commit: 1")
-        messages = [Outgoing(subject, b"", joined(lines), data) for subject, lines, data in parts]
+            header = guard_header(f"{self.prefix}{name}".encode(), expected)
+            parts.append((guard_subject(self.name), header, b""))
+        messages = []
+        for index, (subject, header, data) in enumerate(parts, 1):
+            header += b"\r\nNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d" % (batch, index)
+            if index == len(parts):
+                header += b"\r\nNats-Batch-Commit: 1"
+            messages.append(Outgoing(subject, b"", header + _END, data))
         *before, last = messages
         size = sum(len(message.data) for message in messages)
-        answer = await self._exchange.ask(
-            last.subject,
-            last.header,
-            last.data,
-            before=before,
-            timeout=ANSWER_SECONDS + size / _BYTES_A_SECOND,
-        )
-        return acknowledged(answer, f"bucket {self.name!r}: {patience.what}")
+        timeout = ANSWER_SECONDS + size / _BYTES_A_SECOND
+        answer = await self._exchange.ask(last, before=before, timeout=timeout)
+        return acknowledged(answer, patience.about)
 
     async def _was_applied(
         self, writer: str, writes: Sequence[Write], guards: Sequence[tuple[str, int]], patience: _Patience
@@ -238,16 +271,24 @@ class JetStreamBucket:
         if self.client.is_connected and not await self.exists():
             raise self.gone()
 
-    def _patience(self, what: str) -> _Patience:
-        return _Patience(self.name, what, self._timeout)
+
+class _About(NamedTuple):
+    """What an operation is about, for its errors: a name, or the number of keys in a transaction."""
+
+    bucket: str
+    subject: str | int
+
+    def __str__(self) -> str:
+        if isinstance(self.subject, int):
+            return f"bucket {self.bucket!r}, a transaction of {self.subject} keys"
+        return f"bucket {self.bucket!r}, key {shorten(unescape(self.subject))}"
 
 
 class _Patience:
     """How long an operation may go on without success."""
 
-    def __init__(self, bucket: str, what: str, timeout: float) -> None:
-        self.what = what
-        self._bucket = bucket
+    def __init__(self, about: _About, timeout: float) -> None:
+        self.about = about
         self._timeout = timeout
         self._deadline = asyncio.get_running_loop().time() + timeout
         self._failures = 0
@@ -258,7 +299,7 @@ class _Patience:
         if asyncio.get_running_loop().time() >= self._deadline:
             unknown = "; it may or may not have been applied" if self._ambiguous else ""
             raise StateError(
-                f"bucket {self._bucket!r}, {self.what}: not done within {self._timeout:g} s: {reason}{unknown}"
+                f"{self.about}: not done within {self._timeout:g} s: {reason}{unknown}"
             ) from reason
         delay = min(_FIRST_BACKOFF_SECONDS * 2.0 ** min(self._failures, 8), _LAST_BACKOFF_SECONDS)
         self._failures += 1

@@ -7,7 +7,7 @@ that are made in one turn of the event loop are written in one piece, in the ord
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 from nats.aio.client import Client
@@ -22,6 +22,9 @@ ANSWER_SECONDS = 5.0
 
 Answer = Incoming | Status
 
+Done = Callable[[Answer | Exception], None]
+"""Told how a request ended. It runs where answers are read, so it must not raise."""
+
 
 class Unanswered(Exception):
     """A request was sent, and no answer will come: it may have been served or not."""
@@ -32,8 +35,8 @@ class NotNow(Exception):
 
 
 class _Request(NamedTuple):
-    future: asyncio.Future[Answer]
-    subject: str
+    done: Done
+    subject: bytes
     deadline: float
 
 
@@ -42,6 +45,7 @@ class Exchange:
 
     def __init__(self, wire: Wire) -> None:
         self.client: Client = wire.client
+        self.max_payload = self.client.max_payload
         self._wire = wire
         self._inbox = Inbox(self._answered)
         self._prefix = self.client.new_inbox().encode()
@@ -62,44 +66,57 @@ class Exchange:
             raise
         return self
 
-    async def ask(
+    def begin(
         self,
-        subject: bytes,
-        header: bytes,
-        data: bytes,
+        message: Outgoing,
+        done: Done,
         *,
         before: Sequence[Outgoing] = (),
         timeout: float = ANSWER_SECONDS,
-    ) -> Answer:
-        """Send a request and return its answer. ``before`` is sent right in front of it.
+    ) -> None:
+        """Send a request and call ``done``, later, with its answer. ``before`` is sent right in front of it.
 
-        Raises `NotNow` if it cannot be sent, `Unanswered` if it was sent and the connection was lost or the time is
-        over, `StateError` if it is forbidden or the connection is closed.
+        Without an answer ``done`` gets `NotNow` if it could not be sent, `Unanswered` if it was sent and the connection
+        was lost or the time is over, `StateError` if it is forbidden or the connection is closed.
         """
-        if not self.client.is_connected:
-            if self.client.is_closed:
-                raise StateError("the connection to NATS was closed")
-            raise NotNow("not connected")
         loop = asyncio.get_running_loop()
+        if not self.client.is_connected:
+            closed = self.client.is_closed
+            loop.call_soon(
+                done, StateError("the connection to NATS was closed") if closed else NotNow("no connection")
+            )
+            return
         self._number += 1
         reply = b"%b.%d" % (self._prefix, self._number)
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._requests[reply] = _Request(future, subject.decode(), loop.time() + timeout)
+        self._requests[reply] = _Request(done, message.subject, loop.time() + timeout)
         self._outgoing += before
-        self._outgoing.append(Outgoing(subject, reply, header, data))
+        self._outgoing.append(Outgoing(message.subject, reply, message.header, message.data))
         if self._sender is None:
             self._sender = loop.create_task(self._send(), name="streamflow-state-sender")
         if self._sweep_timer is None:
             self._sweep_timer = loop.call_later(1.0, self._sweep)
-        try:
-            return await future
-        finally:
-            self._requests.pop(reply, None)
+
+    async def ask(
+        self, message: Outgoing, *, before: Sequence[Outgoing] = (), timeout: float = ANSWER_SECONDS
+    ) -> Answer:
+        """Send a request and return its answer; raises what `begin` tells."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Answer | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.begin(message, done, before=before, timeout=timeout)
+        return await future
 
     async def close(self) -> None:
         """End the subscription; whoever waits for an answer gets none."""
         self._leave()
-        self._fail("closed")
+        self._fail(Unanswered("the store was closed"))
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         if self._sender is not None:
@@ -113,39 +130,45 @@ class Exchange:
                 burst, self._outgoing = self._outgoing, []
                 await self._wire.publish(burst)
         except ConnectorError as error:
-            self._fail(error.message)
+            self._fail(Unanswered(error.message))
         finally:
             self._sender = None
 
     def _answered(self, messages: int, size: int) -> None:
-        inbox, requests = self._inbox, self._requests
+        inbox, pop = self._inbox, self._requests.pop
         arrived: list[Answer] = [*inbox.messages, *inbox.statuses]
         inbox.messages, inbox.statuses = [], []
         for answer in arrived:
-            request = requests.get(answer.subject)
-            if request is not None and not request.future.done():  # else one that was given up
-                request.future.set_result(answer)
+            request = pop(answer.subject, None)
+            if request is not None:  # else one that was given up
+                request.done(answer)
 
     def _heard(self, event: ConnectionEvent) -> None:
         if event.kind in ("disconnected", "closed"):
-            self._fail(f"the connection was {'lost' if event.kind == 'disconnected' else 'closed'}")
+            self._fail(
+                Unanswered(f"the connection was {'lost' if event.kind == 'disconnected' else 'closed'}")
+            )
+        elif event.kind == "reconnected":
+            self.max_payload = self.client.max_payload
         elif event.error is not None:
-            for request in [*self._requests.values()]:
-                if forbids(event.error, f'"{request.subject}"') and not request.future.done():
-                    request.future.set_exception(
-                        StateError(f"these credentials do not allow {request.subject}: {event.error}")
-                    )
+            for reply, request in [*self._requests.items()]:
+                subject = request.subject.decode()
+                if forbids(event.error, f'"{subject}"'):
+                    self._end(reply, StateError(f"these credentials do not allow {subject}: {event.error}"))
 
-    def _fail(self, reason: str) -> None:
-        for request in [*self._requests.values()]:
-            if not request.future.done():
-                request.future.set_exception(Unanswered(reason))
+    def _fail(self, error: Exception) -> None:
+        for reply in [*self._requests]:
+            self._end(reply, error)
+
+    def _end(self, reply: bytes, error: Exception) -> None:
+        request = self._requests.pop(reply, None)
+        if request is not None:
+            request.done(error)
 
     def _sweep(self) -> None:
         """Give up on requests whose time is over."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for request in self._requests.values():
-            if request.deadline <= now and not request.future.done():
-                request.future.set_exception(Unanswered("no answer in time"))
+        for reply in [reply for reply, request in self._requests.items() if request.deadline <= now]:
+            self._end(reply, Unanswered("no answer in time"))
         self._sweep_timer = loop.call_later(1.0, self._sweep) if self._requests else None

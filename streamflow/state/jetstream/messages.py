@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from streamflow._jetstream.protocol import Incoming, Status, decode_headers
 from streamflow.errors import StateError, shorten
@@ -15,8 +16,10 @@ from streamflow.state.jetstream.exchange import Answer, NotNow
 from streamflow.state.keys import RESERVED
 
 WRITERS = "Streamflow-Writers"
+"""The header with who wrote a value: see `lineage`."""
 
 _EXPECTED = b"Nats-Expected-Last-Subject-Sequence"
+_PLAIN_ACK = re.compile(rb'\{"stream":"[-\w]+", ?"seq":(\d+)\}')
 _REMEMBERED_WRITERS = 8
 _DELETIONS = ("DEL", "PURGE")
 
@@ -34,20 +37,17 @@ class Applied(Exception):
     """A commit that is sent again was applied already."""
 
 
-class Ack(NamedTuple):
-    """A write that was applied: the revision of its last message."""
-
-    revision: int
-
-
 def lineage(writer: str, after: Record | None) -> str:
     """Who wrote last, this writer first: ``<id>=<number>,…``.
 
     Each write of a value carries the last number of each of the latest writers before it. So a writer whose answer got
     lost finds its own number, also when others have written since.
     """
-    others = after.writers.split(",") if after is not None and after.writers else []
+    before = after.writers if after is not None else ""
     own = writer.partition("=")[0] + "="
+    if not before or ("," not in before and before.startswith(own)):
+        return writer
+    others = before.split(",")
     kept = [other for other in others if not other.startswith(own)]
     return ",".join([writer, *kept[: _REMEMBERED_WRITERS - 1]])
 
@@ -64,48 +64,51 @@ def has_written(writer: str, record: Record | None) -> bool:
     return False
 
 
-def header_of(write: Write, writers: str, history: int) -> list[bytes]:
-    """The header lines of a write."""
-    lines = [b"NATS/1.0", b"%b: %b" % (WRITERS.encode(), writers.encode())]
+def header_of(write: Write, writers: str, history: int) -> bytes:
+    """The header of a write, without the end of the block."""
+    header = b"NATS/1.0\r\nStreamflow-Writers: %b" % writers.encode()
     if write.expected is not None:
-        lines.append(b"%b: %d" % (_EXPECTED, write.expected))
+        header += b"\r\n%b: %d" % (_EXPECTED, write.expected)
     ttl = write.ttl
     if write.operation == "delete":
-        lines.append(b"KV-Operation: DEL")
+        header += b"\r\nKV-Operation: DEL"
         # With a history, what was before the mark of the deletion would be back when its time is up.
         ttl = MARKER_SECONDS if history == 1 else None
     elif ttl is not None and history > 1:
-        lines.append(b"Nats-Rollup: sub")  # for the same reason
+        header += b"\r\nNats-Rollup: sub"  # for the same reason
     if ttl is not None:
-        lines.append(b"Nats-TTL: %ds" % ttl)
-    return lines
+        header += b"\r\nNats-TTL: %ds" % ttl
+    return header
 
 
-def guard_header(subject: bytes, expected: int) -> list[bytes]:
-    """The header lines of a message that stores nothing to speak of, but only if another subject is as expected."""
-    return [
-        b"NATS/1.0",
-        b"KV-Operation: DEL",
-        b"Nats-TTL: 1s",
-        b"%b: %d" % (_EXPECTED, expected),
-        b"%b-Subject: %b" % (_EXPECTED, subject),
-    ]
+def guard_header(subject: bytes, expected: int) -> bytes:
+    """The header of a message that stores nothing to speak of, but only if another subject is as expected."""
+    return b"NATS/1.0\r\nKV-Operation: DEL\r\nNats-TTL: 1s\r\n%b: %d\r\n%b-Subject: %b" % (
+        _EXPECTED,
+        expected,
+        _EXPECTED,
+        subject,
+    )
 
 
 def guard_subject(bucket: str) -> bytes:
     return f"$KV.{bucket}.{RESERVED}".encode()
 
 
-def joined(lines: list[bytes]) -> bytes:
-    return b"\r\n".join([*lines, b"", b""])
+def acknowledged(answer: Answer | Exception, what: object) -> int:
+    """The revision that a write was given.
 
-
-def acknowledged(answer: Answer, what: str) -> Ack:
-    """The answer to a write. Raises `Stale`, `NotNow` if it was not applied but may be later, else `StateError`."""
+    Raises `Stale`, `NotNow` if it was not applied but may be later, else `StateError`.
+    """
+    if isinstance(answer, Exception):
+        raise answer
+    plain = _PLAIN_ACK.fullmatch(answer.data) if isinstance(answer, Incoming) else None
+    if plain is not None:
+        return int(plain[1])
     content = _json(answer, what)
     error = content.get("error")
     if not error:
-        return Ack(int(content["seq"]))
+        return int(content["seq"])
     code, reason = error.get("err_code"), f"{error.get('description')}"
     if code in _WRONG_LAST_SEQUENCE:
         raise Stale
@@ -132,7 +135,7 @@ def direct_record(answer: Incoming, prefix: str) -> Record:
     )
 
 
-def leader_record(answer: Answer, prefix: str, what: str) -> Record | None:
+def leader_record(answer: Answer, prefix: str, what: object) -> Record | None:
     """A record as the stream's leader returns it. Raises as `acknowledged` does."""
     content = _json(answer, what)
     error = content.get("error")
@@ -163,7 +166,7 @@ def record_of(name: str, data: bytes, headers: dict[str, str], revision: int, at
     return Record(name, data, revision, at, operation, headers.get(WRITERS, ""), headers.get("Nats-TTL", ""))
 
 
-def _json(answer: Answer, what: str) -> dict[str, Any]:
+def _json(answer: Answer, what: object) -> dict[str, Any]:
     if isinstance(answer, Status):
         if answer.code == 503:
             raise NotNow("no stream answers")
