@@ -289,6 +289,7 @@ class ObjectStore(Generic[T]):
         for watch in [*self._watches]:
             await watch.aclose()
         if self._owned:
+            self._owned = False
             await self._bucket.close()
 
     async def __aenter__(self) -> Self:
