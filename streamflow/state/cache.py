@@ -23,14 +23,16 @@ class Cache:
             self._records.move_to_end(name)
         return record
 
-    def put(self, name: str, record: Record | None) -> None:
-        """Keep what is stored now; None if there is nothing."""
-        old = self._records.pop(name, None)
-        if old is not None:
-            self._bytes -= len(old.data)
-        if record is None:
-            return
+    def put(self, name: str, record: Record) -> None:
+        """Keep what is stored now."""
+        self.drop(name)
         self._records[name] = record
         self._bytes += len(record.data)
         while len(self._records) > _MOST or self._bytes > _MOST_BYTES:
             self._bytes -= len(self._records.popitem(last=False)[1].data)
+
+    def drop(self, name: str) -> None:
+        """Forget what is stored."""
+        old = self._records.pop(name, None)
+        if old is not None:
+            self._bytes -= len(old.data)

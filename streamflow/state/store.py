@@ -304,7 +304,7 @@ class ObjectStore(Generic[T]):
 
     async def _look(self, name: str) -> Record | None:
         record = await self._bucket.get(name)
-        self._cache.put(name, record)
+        self._cache.put(name, record or Record(name, b"", 0, 0.0, "absent"))
         return record
 
     async def _write(self, key: str, write: Write, expected: int | None) -> int:
@@ -341,7 +341,7 @@ class ObjectStore(Generic[T]):
         except Stale:
             raise await self._conflict(reads) from None
         for name in written:
-            self._cache.put(name, None)
+            self._cache.drop(name)
         for record in records:
             self._cache.put(record.name, record)
 
@@ -401,7 +401,7 @@ class _Updates:
             elif not isinstance(outcome, Stale):
                 group.fail(outcome)
             else:
-                store._cache.put(name, None)
+                store._cache.drop(name)
             done(not isinstance(outcome, Stale))
 
         store._bucket.begin(group.write(record), written)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,11 +46,12 @@ def test_put_and_read_any_key(lab: Lab) -> None:
 
 
 def test_updates_of_one_key_are_applied_in_the_order_of_the_calls(lab: Lab) -> None:
+    def add(letter: str, text: str) -> str:
+        return text + letter
+
     async def test() -> None:
         async with await lab.open(initial="") as store:
-            results = await asyncio.gather(
-                *(store.update("k", lambda text, c=c: text + c) for c in "abcdefghij")
-            )
+            results = await asyncio.gather(*(store.update("k", partial(add, c)) for c in "abcdefghij"))
             assert results == ["abcdefghij"[: n + 1] for n in range(10)]
             assert await store.read("k") == "abcdefghij"
             assert (await store.entry("k")).revision == 1  # one write
@@ -169,7 +171,7 @@ def test_an_update_gives_up_after_its_attempts(lab: Lab, known: bool) -> None:
     async def test() -> None:
         async with await lab.open() as inner:
             rival = Rival(inner._bucket, 3)
-            store: ObjectStore[Any] = await ObjectStore.open(rival, codec=Json(), attempts=4)  # type: ignore[arg-type]
+            store: ObjectStore[Any] = await ObjectStore.open(rival, codec=Json(), attempts=4)
             if known:
                 await store.read("k")
             assert await store.update("k", plus(1)) == 101
@@ -495,7 +497,7 @@ def test_a_value_that_does_not_decode_is_named(lab: Lab) -> None:
                 lambda: store.read("bad"),
                 lambda: store.update("bad", plus(1)),
                 lambda: store.history("bad"),
-                lambda: store.put("k", [1j]),  # type: ignore[arg-type]
+                lambda: store.put("k", [1j]),
             ]
             for call in calls:
                 with pytest.raises(CodecError, match=r"bucket '.*b', key '(bad|k)'"):
@@ -587,4 +589,4 @@ def test_closing_a_store_tells_those_who_wait(lab: Lab) -> None:
 )
 def test_arguments_are_checked_before_anything_is_opened(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        ObjectStore.open("b", **options)
+        _ = ObjectStore.open("b", **options)

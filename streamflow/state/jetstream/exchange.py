@@ -72,7 +72,7 @@ class Exchange:
         done: Done,
         *,
         before: Sequence[Outgoing] = (),
-        timeout: float = ANSWER_SECONDS,
+        timeout: float | None = None,
     ) -> None:
         """Send a request and call ``done``, later, with its answer. ``before`` is sent right in front of it.
 
@@ -88,7 +88,7 @@ class Exchange:
             return
         self._number += 1
         reply = b"%b.%d" % (self._prefix, self._number)
-        self._requests[reply] = _Request(done, message.subject, loop.time() + timeout)
+        self._requests[reply] = _Request(done, message.subject, loop.time() + (timeout or ANSWER_SECONDS))
         self._outgoing += before
         self._outgoing.append(Outgoing(message.subject, reply, message.header, message.data))
         if self._sender is None:
@@ -97,7 +97,7 @@ class Exchange:
             self._sweep_timer = loop.call_later(1.0, self._sweep)
 
     async def ask(
-        self, message: Outgoing, *, before: Sequence[Outgoing] = (), timeout: float = ANSWER_SECONDS
+        self, message: Outgoing, *, before: Sequence[Outgoing] = (), timeout: float | None = None
     ) -> Answer:
         """Send a request and return its answer; raises what `begin` tells."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -71,7 +71,7 @@ class JetStreamFeed:
                 else:
                     records = await self._advance()
                     if records:
-                        self.caught_up |= self._pull is not None and self._pull.caught_up
+                        self.caught_up |= self._pull.caught_up
                         return records
             except ConsumerGoneError:
                 self._missed = True
