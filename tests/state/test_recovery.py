@@ -149,6 +149,25 @@ async def test_a_transaction_without_an_answer_is_applied_once(
 
 
 @bounded
+async def test_a_transaction_without_an_answer_does_not_hide_a_later_put(server: NatsServer) -> None:
+    async with shaky(server) as (proxy, store, other):
+
+        async def transact() -> None:
+            async with store.transaction() as tx:
+                tx.put("a", 1)
+                tx.put("b", 1)
+                proxy.hold("down")
+
+        call = asyncio.ensure_future(transact())
+        await eventually(lambda: other.read("b"), 1)
+        await other.put("a", 2)
+        await other.put("b", 2)
+        await proxy.cut()
+        await call
+        assert (await other.read("a"), await other.read("b")) == (2, 2)
+
+
+@bounded
 async def test_a_transaction_that_got_lost(server: NatsServer) -> None:
     async with shaky(server) as (proxy, store, other):
 
@@ -295,7 +314,10 @@ async def test_the_server_goes_away_under_updates_and_watches(server: NatsServer
 
 
 @bounded
-async def test_a_watch_misses_nothing_when_its_connection_is_lost(server: NatsServer) -> None:
+async def test_a_watch_misses_nothing_when_its_connection_is_lost(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_LOOK_SECONDS", 1000.0)  # it need not ask
     async with shaky(server) as (proxy, store, other):
         await other.put("a", 1)
         async with store.watch() as changes:
