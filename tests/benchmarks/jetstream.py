@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,21 @@ def topic(url: str, messages: int = 0) -> Iterator[Topic]:
         yield made
     finally:
         asyncio.run(_delete(made))
+
+
+@asynccontextmanager
+async def bucket(url: str, keys: Iterable[str]) -> AsyncIterator[str]:
+    """A new key-value bucket in which each key is 0; deleted at the end. What `ObjectStore` opens, and nats-py too."""
+    from streamflow.codecs import Json
+    from streamflow.state import ObjectStore
+
+    name = f"bench{next(_numbers)}"
+    async with ObjectStore.open(name, codec=Json(int), servers=url) as store:
+        await asyncio.gather(*(store.put(key, 0) for key in keys))
+        try:
+            yield name
+        finally:
+            await store.delete_bucket()
 
 
 def new_durable() -> str:

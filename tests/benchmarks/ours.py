@@ -12,6 +12,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from streamflow import EventTime, Source, Window
+from streamflow.codecs import Json
 from streamflow.connectors import Collect, Discard, Into
 from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
 from streamflow.engine.chunk import Chunk
@@ -32,8 +33,10 @@ from streamflow.operators import (
     join,
     merge,
 )
+from streamflow.state import ObjectStore
+from streamflow.state.store import Opening
 from tests.benchmarks import work
-from tests.benchmarks.jetstream import Topic, client, expect_acknowledged, expect_stored, new_durable
+from tests.benchmarks.jetstream import Topic, bucket, client, expect_acknowledged, expect_stored, new_durable
 from tests.benchmarks.process import resident_memory
 from tests.benchmarks.work import (
     BODY,
@@ -216,6 +219,41 @@ def sink(topic: Topic, count: int) -> Measured:
         return seconds
 
     return Measured(asyncio.run(write()), count)
+
+
+def hot_key(url: str, updates: int) -> Measured:
+    async def work() -> float:
+        async with bucket(url, ["k"]) as name, _store(url, name) as store:
+            await store.read("k")
+            start = time.perf_counter()
+            await asyncio.gather(*(store.update("k", increment) for _ in range(updates)))
+            seconds = time.perf_counter() - start
+            expect("value", await store.read("k"), updates)
+        return seconds
+
+    return Measured(asyncio.run(work()), updates)
+
+
+def many_keys(url: str, keys: int, known: bool) -> Measured:
+    names = [f"k{number}" for number in range(keys)]
+
+    async def work() -> float:
+        async with bucket(url, names) as name, _store(url, name) as store:
+            rounds = 2 if known else 1
+            for _ in range(rounds):
+                start = time.perf_counter()
+                await asyncio.gather(*(store.update(key, increment) for key in names))
+                seconds = time.perf_counter() - start
+            async with store.watch() as watch:
+                values = [entry.value for entry in (await watch.snapshot()).values()]
+            expect("values", values, [rounds] * keys)
+        return seconds
+
+    return Measured(asyncio.run(work()), keys)
+
+
+def _store(url: str, name: str) -> Opening[int]:
+    return ObjectStore.open(name, codec=Json(int), initial=0, servers=url)
 
 
 async def relay(source: Topic, target: Topic) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks.jetstream import Topic, client, expect_acknowledged, expect_stored, new_durable
-from tests.benchmarks.work import BODY, Measured, require
+from tests.benchmarks.jetstream import Topic, bucket, client, expect_acknowledged, expect_stored, new_durable
+from tests.benchmarks.work import BODY, Measured, expect, require
+
+if TYPE_CHECKING:
+    from nats.js.kv import KeyValue
 
 FETCH = 1_000
 FASTSTREAM_BATCH = 500
@@ -39,6 +42,49 @@ def faststream_batch(topic: Topic, count: int) -> Measured:
 def nats_publish_async(topic: Topic, count: int) -> Measured:
     """`publish_async` with up to 4,000 publishes pending and no headers, until all are confirmed."""
     return asyncio.run(_nats_publish_async(topic, count))
+
+
+def nats_locked_updates(url: str, updates: int) -> Measured:
+    """`get` and `update` of one key under a lock, from as many tasks as there are updates."""
+
+    async def work() -> float:
+        async with bucket(url, ["k"]) as name, client(url) as (_, js):
+            kv, lock = await js.key_value(name), asyncio.Lock()
+
+            async def update() -> None:
+                async with lock:
+                    await _increment(kv, "k")
+
+            start = time.perf_counter()
+            await asyncio.gather(*(update() for _ in range(updates)))
+            seconds = time.perf_counter() - start
+            expect("value", (await kv.get("k")).value, b"%d" % updates)
+        return seconds
+
+    return Measured(asyncio.run(work()), updates)
+
+
+def nats_gathered_updates(url: str, keys: int) -> Measured:
+    """`get` and `update` of each key, all gathered."""
+    names = [f"k{number}" for number in range(keys)]
+
+    async def work() -> float:
+        async with bucket(url, names) as name, client(url) as (_, js):
+            kv = await js.key_value(name)
+            start = time.perf_counter()
+            await asyncio.gather(*(_increment(kv, key) for key in names))
+            seconds = time.perf_counter() - start
+            values = [(await kv.get(key)).value for key in names]
+            expect("values", values, [b"1"] * keys)
+        return seconds
+
+    return Measured(asyncio.run(work()), keys)
+
+
+async def _increment(kv: KeyValue, key: str) -> None:
+    entry = await kv.get(key)
+    assert entry.value is not None
+    await kv.update(key, b"%d" % (int(entry.value) + 1), entry.revision)
 
 
 async def nats_relay(source: Topic, target: Topic) -> None:

@@ -29,6 +29,7 @@ from tests.benchmarks.table import (
 )
 from tests.benchmarks.work import KEYS, STEP_SECONDS, WINDOW_SECONDS, Absent, Measured, expect
 
+UPDATES = 1_000  # not scaled: what waits together is applied together
 MEMORY_SECONDS = 20.0
 MEMORY_LIMIT = 30e6
 KEY_BYTES = 250
@@ -98,6 +99,14 @@ class Ours(Protocol):
         """`count` messages of `BODY` into a `JetStreamSink` with message ids, until all are confirmed."""
         ...
 
+    def hot_key(self, url: str, updates: int) -> Measured:
+        """So many tasks that each `update` the same key of an `ObjectStore` once, at the same time."""
+        ...
+
+    def many_keys(self, url: str, keys: int, known: bool) -> Measured:
+        """One `update` of each of so many keys, all at the same time; ``known``: not the store's first of the key."""
+        ...
+
     async def relay(self, source: Topic, target: Topic) -> None:
         """`JetStreamSource` → `Map` → `JetStreamSink`, bodies unchanged, until cancelled."""
         ...
@@ -130,6 +139,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
         yield relay(ours, server.url, _count(3_000, scale))
+        yield hot_key(ours, server.url)
+        yield many_keys(ours, server.url)
     yield memory(MEMORY_SECONDS * scale)
     yield imports()
 
@@ -302,6 +313,29 @@ def relay(ours: Ours, url: str, n: int) -> Row:
         [within(1.2, "nats-py fetch(1)")],
         contestant(ours.relay),
         {"nats-py fetch(1)": contestant(peers_nats.nats_relay)},
+    )
+
+
+def hot_key(ours: Ours, url: str) -> Row:
+    return compared_row(
+        "ObjectStore: one update each from 1,000 tasks, of the same key, per update",
+        [faster(20, "nats-py get, update, lock")],
+        lambda: ours.hot_key(url, UPDATES),
+        {"nats-py get, update, lock": lambda: peers_nats.nats_locked_updates(url, UPDATES // 4)},
+    )
+
+
+def many_keys(ours: Ours, url: str) -> Row:
+    """The store remembers what it wrote last. For keys that are new to it, it has to read as the peer does."""
+    return compared_row(
+        "ObjectStore: one update each of 1,000 keys at the same time, per update",
+        [faster(3, "nats-py get, update, gather")],
+        lambda: ours.many_keys(url, UPDATES, True),
+        {
+            "nats-py get, update, gather": lambda: peers_nats.nats_gathered_updates(url, UPDATES),
+            "streamflow, keys new to it": lambda: ours.many_keys(url, UPDATES, False),
+        },
+        CLOSE_ROUNDS,
     )
 
 

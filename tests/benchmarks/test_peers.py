@@ -80,3 +80,8 @@ def test_sink(benchmark: BenchmarkFixture, url: str) -> None:
 
 def test_relay(benchmark: BenchmarkFixture, url: str) -> None:
     run(benchmark, lambda: relay_latency(url, peers_nats.nats_relay, MESSAGES), rounds=1)
+
+
+@pytest.mark.parametrize("peer", [peers_nats.nats_locked_updates, peers_nats.nats_gathered_updates])
+def test_updates(benchmark: BenchmarkFixture, url: str, peer: Callable[[str, int], Measured]) -> None:
+    run(benchmark, lambda: peer(url, 250), rounds=1)
