@@ -24,6 +24,7 @@ App Checkpoint EventTime Fail KeyedValue Message Pipeline ProcessingTime Skip So
         "streamflow.connectors",
         "streamflow.connectors.jetstream",
         "streamflow.operators",
+        "streamflow.state",
         "streamflow.telemetry",
         "streamflow.testing",
     ],

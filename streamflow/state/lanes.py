@@ -7,8 +7,8 @@ long as its first attempts succeed.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import define
@@ -16,16 +16,26 @@ from attrs import define
 from streamflow.errors import StateError
 
 MOST = 1000
-"""How many updates are applied in one turn of the event loop at most, so that others get theirs."""
+"""How many updates of a key are written together at most, so that the event loop gets its turn."""
 
 
-@define(eq=False)
+_TOGETHER = 250
+"""How many lanes begin in one turn: the server is at work on their writes while those of the next turn are computed."""
+
+
+# Thousands of updates may be under way at a time. What they are made of is kept small in number: Python's garbage
+# collector looks at each of these objects again and again.
 class Update:
-    """A change that is computed from the value before it."""
+    """A change that is computed from the value before it. ``result`` and ``error`` are those of the last attempt."""
 
-    function: Callable[[Any], Any]
-    ttl: int | None
-    future: asyncio.Future[Any]
+    __slots__ = ("error", "function", "future", "result", "ttl")
+
+    def __init__(self, function: Callable[[Any], Any], ttl: int | None, future: asyncio.Future[Any]) -> None:
+        self.function = function
+        self.ttl = ttl
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
 
 
 @define(eq=False)
@@ -58,21 +68,21 @@ class Lanes:
     def __init__(self, work: Work, closed: str) -> None:
         self._work = work
         self._closed_message = closed
-        self._lanes: dict[str, deque[Update | Job]] = {}
+        self._lanes: dict[str, list[Update | Job]] = {}
         self._present: dict[str, list[Update] | Job] = {}
         self._new: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def update(self, name: str, function: Callable[[Any], Any], ttl: int | None) -> Any:
+    def update(self, name: str, function: Callable[[Any], Any], ttl: int | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._join(name, Update(function, ttl, future))
-        return await future
+        return future
 
-    async def run(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, name: str, work: Callable[[], Awaitable[Any]]) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._join(name, Job(work, future))
-        return await future
+        return future
 
     async def close(self) -> None:
         """End all work. Whoever waits for it gets a `StateError`."""
@@ -94,14 +104,14 @@ class Lanes:
         if lane is not None:
             lane.append(call)
             return
-        self._lanes[name] = deque((call,))
+        self._lanes[name] = [call]
         if not self._new:
             asyncio.get_running_loop().call_soon(self._start)
         self._new.append(name)
 
     def _start(self) -> None:
         """Begin with lanes that are new, once all who are about to call in this turn have called."""
-        names, self._new = self._new[:MOST], self._new[MOST:]
+        names, self._new = self._new[:_TOGETHER], self._new[_TOGETHER:]
         if self._new:
             asyncio.get_running_loop().call_soon(self._start)
         for name in names:
@@ -110,20 +120,19 @@ class Lanes:
     def _advance(self, name: str) -> None:
         """Go on with a lane, or end it."""
         lane = self._lanes[name]
-        self._present.pop(name, None)
         if self._closed or not lane:
             del self._lanes[name]
+            self._present.pop(name, None)
             return
         calls = self._present[name] = _next(lane)
-
-        def done(settled: bool) -> None:
-            if settled or self._closed:
-                self._advance(name)
-            else:
-                self._spawn(name, calls)
-
-        if isinstance(calls, Job) or not self._work.begin(name, _wanted(calls), done):
+        if isinstance(calls, Job) or not self._work.begin(name, _wanted(calls), partial(self._done, name)):
             self._spawn(name, calls)
+
+    def _done(self, name: str, settled: bool) -> None:
+        if settled or self._closed:
+            self._advance(name)
+        else:
+            self._spawn(name, self._present[name])
 
     def _spawn(self, name: str, calls: list[Update] | Job) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(name, calls))
@@ -160,21 +169,24 @@ def _fail(call: Update | Job, error: Exception) -> None:
 
 def _wanted(updates: list[Update]) -> list[Update]:
     """Without those whose callers were cancelled while they waited."""
-    return [update for update in updates if not update.future.done()]
+    for update in updates:
+        if update.future.done():
+            return [update for update in updates if not update.future.done()]
+    return updates
 
 
-def _next(lane: deque[Update | Job]) -> list[Update] | Job:
-    """The first job, or the first updates in a row."""
-    first = lane.popleft()
-    if isinstance(first, Job):
-        return first
-    taken = [first]
-    while lane and len(taken) < MOST:
-        call = lane.popleft()
-        if isinstance(call, Job):
-            lane.appendleft(call)
+def _next(lane: list[Update | Job]) -> list[Update] | Job:
+    """Take the first job, or the first updates in a row."""
+    taken: list[Update] = []
+    for call in lane[:MOST]:
+        if isinstance(call, Update):
+            taken.append(call)
+        elif not taken:
+            del lane[0]
+            return call
+        else:
             break
-        taken.append(call)
+    del lane[: len(taken)]
     return taken
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import timedelta
-from types import CoroutineType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 from streamflow.codecs import Codec, check_codec
@@ -16,8 +15,9 @@ from streamflow.state.bucket import Bucket, Record, Stale, Write, apply, revisio
 from streamflow.state.cache import Cache
 from streamflow.state.entry import Entry
 from streamflow.state.keys import RESERVED, escape, escape_pattern, unescape
-from streamflow.state.lanes import Lanes, Update, settle
+from streamflow.state.lanes import Lanes
 from streamflow.state.transaction import Transaction
+from streamflow.state.updates import Updates
 from streamflow.state.watch import Watch
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 V = TypeVar("V")
 
-_FIRST_BACKOFF_SECONDS = 0.001
-_LAST_BACKOFF_SECONDS = 0.1
 _NOT_GIVEN: Any = object()
 
 Duration = timedelta | float
@@ -84,7 +82,7 @@ class ObjectStore(Generic[T]):
         self._attempts = attempts
         self._owned = owned
         self._cache = Cache()
-        self._lanes = Lanes(_Updates(self), f"the store of bucket {bucket.name!r} was closed")
+        self._lanes = Lanes(Updates(self), f"the store of bucket {bucket.name!r} was closed")
         self._watches: set[Watch[T]] = set()
 
     @overload
@@ -235,7 +233,9 @@ class ObjectStore(Generic[T]):
 
         Raises `ConflictError` if others were faster in each of the store's attempts.
         """
-        result: T = await self._lanes.update(escape(key), function, whole_seconds(ttl))
+        result: T = await self._lanes.update(
+            escape(key), function, None if ttl is None else whole_seconds(ttl)
+        )
         return result
 
     async def put(
@@ -378,110 +378,9 @@ class ObjectStore(Generic[T]):
         return data
 
 
-class _Updates:
-    """How the updates of one key are applied, in order and with one write."""
-
-    def __init__(self, store: ObjectStore[Any]) -> None:
-        self._store = store
-
-    def begin(self, name: str, updates: list[Update], done: Callable[[bool], None]) -> bool:
-        """The first attempt, on what the store knows of the key."""
-        store = self._store
-        record = store._cache.get(name)
-        if record is None:
-            return False
-        group = _Group(store, name, record, updates)
-        if group.data is None:  # to be tried on what is there now, before it counts
-            return False
-
-        def written(outcome: Record | Exception) -> None:
-            if isinstance(outcome, Record):
-                store._wrote(outcome)
-                group.settle()
-            elif not isinstance(outcome, Stale):
-                group.fail(outcome)
-            else:
-                store._cache.drop(name)
-            done(not isinstance(outcome, Stale))
-
-        store._bucket.begin(group.write(record), written)
-        return True
-
-    async def apply(self, name: str, updates: list[Update]) -> None:
-        """As often as it takes, each time on what is there now."""
-        store = self._store
-        conflicts = 0
-        while True:
-            record = await store._look(name)
-            group = _Group(store, name, record, updates)
-            if group.data is None:
-                break  # all of them failed
-            try:
-                store._wrote(await apply(store._bucket, group.write(record)))
-                break
-            except Stale:
-                conflicts += 1
-            if conflicts == store._attempts:
-                raise ConflictError(store.bucket, unescape(name), conflicts)
-            await asyncio.sleep(_backoff(conflicts))
-        group.settle()
-
-
-class _Group:
-    """Updates applied to one record: what is to be written, and what each caller gets if it is."""
-
-    def __init__(
-        self, store: ObjectStore[Any], name: str, record: Record | None, updates: Sequence[Update]
-    ) -> None:
-        self.name = name
-        self.data: bytes | None = None
-        """What to write, None if every update failed."""
-        self.ttl: int | None = None
-        self._outcomes: list[tuple[Update, Any, BaseException | None]] = []
-        key, data = unescape(name), value_data(record)
-        for update in updates:
-            # Each starts from the bytes, so that one that changes a value in place and fails leaves no trace.
-            try:
-                result = update.function(store._value(key, data))
-                if isinstance(result, CoroutineType):
-                    result.close()
-                    raise ConfigurationError("update takes a function, and was given a coroutine function")
-                data = store._encoded(key, name, result)
-            except (Exception, asyncio.CancelledError) as error:
-                self._outcomes.append((update, None, error))
-            else:
-                self._outcomes.append((update, result, None))
-                self.data, self.ttl = data, update.ttl
-
-    def write(self, record: Record | None) -> Write:
-        """The write, if what was applied to is still there."""
-        assert self.data is not None
-        return Write(self.name, self.data, "put", revision(record), record, self.ttl)
-
-    def fail(self, error: Exception) -> None:
-        """Nobody knows, or nothing was written: that is what each caller gets."""
-        for update, _, _ in self._outcomes:
-            if not update.future.done():
-                update.future.set_exception(error)
-
-    def settle(self) -> None:
-        for update, result, error in self._outcomes:
-            if error is None:
-                settle(update.future, result)
-            elif not update.future.done():
-                if isinstance(error, StopIteration):  # a future does not take it
-                    error = RuntimeError(f"the function of an update raised {error!r}")
-                update.future.set_exception(error)
-
-
 def _shown(record: Record | None) -> int:
     """The revision as callers know it: 0 for a key without a value."""
     return record.revision if record is not None and record.operation == "put" else 0
-
-
-def _backoff(conflicts: int) -> float:
-    """Seconds to wait, so that those who are after the same key do not meet again."""
-    return random.uniform(0.0, min(_FIRST_BACKOFF_SECONDS * 2.0 ** min(conflicts, 16), _LAST_BACKOFF_SECONDS))
 
 
 def _encoded_initial(codec: Codec[Any], initial: Any) -> bytes:

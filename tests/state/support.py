@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from streamflow.codecs import Json
-from streamflow.state import MemoryBucket, ObjectStore
+from streamflow.state import MemoryBucket, ObjectStore, Transaction
 from streamflow.testing import NatsServer, VirtualClock
 from tests.jetstream.support import DEADLINE
 from tests.support import virtual
@@ -65,6 +65,11 @@ class ServerLab:
 
 def plus(amount: int) -> Callable[[Any], Any]:
     return lambda value: (value or 0) + amount
+
+
+async def within(store: ObjectStore[Any], work: Callable[[Transaction[Any]], Awaitable[None]]) -> None:
+    async with store.transaction() as tx:
+        await work(tx)
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], expected: Any) -> None:

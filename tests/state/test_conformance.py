@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from streamflow.codecs import Json, MessagePack
 from streamflow.errors import CodecError, ConfigurationError, StateError
 from streamflow.state import ConflictError, Entry, ObjectStore, Transaction
 from streamflow.state.bucket import Bucket, Done, Record, Write, apply
-from tests.state.support import Lab, eventually, plus
+from tests.state.support import Lab, eventually, plus, within
 
 
 def test_a_key_without_a_value_reads_as_the_initial_one(lab: Lab) -> None:
@@ -310,177 +310,6 @@ def test_a_bucket_whose_values_end(lab: Lab) -> None:
                 assert (await anext(changes)).value == 1
                 assert (await anext(changes)).operation == "expire"
             assert await store.read("k") is None
-
-    lab.run(test)
-
-
-# Transactions
-
-
-async def within(store: ObjectStore[Any], work: Callable[[Transaction[Any]], Awaitable[None]]) -> None:
-    async with store.transaction() as tx:
-        await work(tx)
-
-
-def test_a_transaction_applies_all_or_nothing(lab: Lab) -> None:
-    async def test() -> None:
-        async with await lab.open(initial=0) as store, await lab.open(initial=0) as other:
-            await store.put("a", 70)
-            async with store.transaction() as tx:
-                amount = await tx.read("a")
-                assert await tx.update("b", plus(amount)) == 70
-                tx.delete("a")
-                assert (await tx.read("a"), await tx.read("b")) == (0, 70)  # its own writes
-                assert await other.read("b") == 0
-            assert (await other.read("a"), await other.read("b")) == (0, 70)
-
-            async def too_late(tx: Transaction[int]) -> None:
-                await tx.update("b", plus(1))
-                tx.put("c", 1)
-                await other.update("b", plus(5))
-
-            with pytest.raises(ConflictError) as caught:
-                await within(store, too_late)
-            assert caught.value.key == "b"
-            assert (await other.read("b"), await store.keys()) == (75, ["b"])
-
-            async def fail(tx: Transaction[int]) -> None:
-                tx.put("d", 1)
-                raise ValueError("never mind")
-
-            with pytest.raises(ValueError, match="never mind"):
-                await within(store, fail)
-            assert await store.read("d") == 0
-            with pytest.raises(StateError, match="is over"):
-                tx.put("d", 1)
-            assert await store.update("b", plus(1)) == 76
-
-    lab.run(test)
-
-
-def test_a_transaction_fences_what_it_only_read(lab: Lab) -> None:
-    async def test() -> None:
-        async with await lab.open() as store, await lab.open() as other:
-            await store.put("limit", 10)
-            for write in (True, False):
-
-                async def lowered(tx: Transaction[Any], write: bool = write) -> None:
-                    await tx.read("free")
-                    limit = await tx.read("limit")
-                    if write:
-                        tx.put("used", limit)
-                    await other.update("limit", plus(-1))
-
-                with pytest.raises(ConflictError) as caught:
-                    await within(store, lowered)
-                assert caught.value.key == "limit"
-            async with store.transaction() as tx:
-                assert (await tx.read("free"), await tx.read("limit")) == (None, 8)
-                tx.put("used", 8)
-
-            async def taken(tx: Transaction[Any]) -> None:
-                await tx.read("free")
-                tx.put("used", 9)
-                await other.put("free", 1)
-
-            with pytest.raises(ConflictError):  # a key that was not there counts as well
-                await within(store, taken)
-            assert await store.keys() == ["free", "limit", "used"]
-            async with store.watch() as changes:
-                assert [*await changes.snapshot()] == ["limit", "used", "free"]
-
-    lab.run(test)
-
-
-def test_a_transaction_that_is_too_large(lab: Lab) -> None:
-    async def test() -> None:
-        async with await lab.open() as store:
-            async with store.transaction() as tx:
-                for number in range(1000):
-                    tx.put(f"k{number}", number)
-            assert len(await store.keys()) == 1000
-            tx = store.transaction()
-            for number in range(1001):
-                tx.put(f"k{number}", -1)
-            with pytest.raises(StateError, match="1001 keys is too large for one atomic batch"):
-                await tx.__aexit__(None, None, None)
-            assert await store.read("k0") == 0
-            with pytest.raises(StateError, match="bytes"):
-                store.transaction().put("big", "x" * 2_000_000)
-
-    lab.run(test)
-
-
-def test_a_transaction_with_values_that_end(lab: Lab) -> None:
-    async def test() -> None:
-        async with await lab.open(history=4) as store:
-            await store.put("k", 1)
-            async with store.transaction() as tx:
-                tx.put("k", 2, ttl=1)
-                tx.put("l", 2)
-            assert await store.read("k") == 2
-            await eventually(lambda: store.read("k"), None)
-            assert await store.read("l") == 2
-
-    lab.run(test)
-
-
-# Watching
-
-
-def test_a_watch_has_what_there_is_and_then_what_comes(lab: Lab) -> None:
-    async def test() -> None:
-        async with await lab.open(history=2) as store:
-            for key, value in (("a.1", 1), ("a.2", 2), ("b.1", 3), ("a.1", 4)):
-                await store.put(key, value)
-            await store.delete("a.2")
-            async with store.watch("a.>") as changes:
-                seen = []
-                while not changes.caught_up:
-                    seen.append(await anext(changes))
-                assert [(entry.key, entry.operation) for entry in seen] == [
-                    ("a.1", "put"),
-                    ("a.2", "delete"),
-                ]
-                await store.put("b.1", 5)
-                await store.put("a.3", 6)
-                entry = await anext(changes)
-                assert (entry.key, entry.value, entry.operation) == ("a.3", 6, "put")
-                await store.delete("a.3")
-                assert (await anext(changes)).operation == "delete"
-
-    lab.run(test)
-
-
-def test_a_wait_for_a_change_may_be_cancelled(lab: Lab) -> None:
-    async def test() -> None:
-        async with await lab.open() as store, store.watch() as changes:
-            for number in range(20):
-                waiting = asyncio.ensure_future(anext(changes))
-                await asyncio.sleep(0.001 * number)
-                waiting.cancel()
-                await asyncio.wait([waiting])
-            await store.put("k", 1)
-            assert (await anext(changes)).value == 1
-
-    lab.run(test)
-
-
-@pytest.mark.parametrize("by_store", [False, True])
-def test_closing_a_watch_ends_it(lab: Lab, by_store: bool) -> None:
-    async def test() -> None:
-        store = await lab.open()
-        changes = store.watch()
-        assert await changes.snapshot() == {}
-
-        async def read_on() -> list[Entry[Any]]:
-            return [entry async for entry in changes]
-
-        reading = asyncio.ensure_future(read_on())
-        await asyncio.sleep(0.05)
-        await (store.close() if by_store else changes.aclose())
-        assert await reading == []
-        await store.close()
 
     lab.run(test)
 

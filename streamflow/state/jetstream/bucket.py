@@ -10,8 +10,8 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from streamflow._jetstream.admin import JetStreamError, request, stream_info
 from streamflow._jetstream.connection import close
@@ -73,25 +73,16 @@ class JetStreamBucket:
         header = header_of(write, writers, self._history)
         if not write.expected:  # nothing to expect keeps a late copy of it out
             header += b"\r\nNats-Msg-Id: %b" % writer.encode()
-        message = Outgoing(f"{self.prefix}{write.name}".encode(), b"", header + _END, write.data)
-        about = _About(self.name, write.name)
+        subject = f"{self.prefix}{write.name}".encode()
+        sent = _Sent(self, subject, header + _END, write, writers, done)
+        self._exchange.begin(subject, sent.header, write.data, sent.answered)
 
-        def answered(answer: Answer | Exception) -> None:
-            try:
-                record = _written(write, acknowledged(answer, about), writers)
-            except (NotNow, Unanswered) as reason:
-                self._spawn(self._insist(message, write, writers, reason), done)
-            except Exception as error:
-                done(error)
-            else:
-                done(record)
-
-        self._exchange.begin(message, answered)
-
-    async def _insist(self, message: Outgoing, write: Write, writers: str, reason: Exception) -> Record:
+    async def _insist(self, sent: _Sent, reason: Exception) -> Record:
         """Go on with a write that was not answered, until it is known to be applied or not to be."""
+        write, writers = sent.write, sent.writers
         patience = _Patience(_About(self.name, write.name), self._timeout)
         writer = writers.partition(",")[0]
+        message = Outgoing(sent.subject, b"", sent.header, write.data)
         unanswered = False
         while True:
             if isinstance(reason, NotNow):
@@ -118,16 +109,18 @@ class JetStreamBucket:
                     raise
                 reason = Unanswered("another write came first")  # perhaps the one without an answer
 
-    def _spawn(self, work: Coroutine[Any, Any, Record], done: Done) -> None:
+    def insist(self, sent: _Sent, reason: Exception) -> None:
+        """Go on with a write in a task of its own."""
+
         def ended(task: asyncio.Task[Record]) -> None:
             self._tasks.discard(task)
             if task.cancelled():
-                done(StateError(f"bucket {self.name!r} was closed"))
+                sent.done(StateError(f"bucket {self.name!r} was closed"))
             else:
                 error = task.exception()
-                done(error if isinstance(error, Exception) else task.result())
+                sent.done(error if isinstance(error, Exception) else task.result())
 
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(self._insist(sent, reason))
         self._tasks.add(task)
         task.add_done_callback(ended)
 
@@ -270,6 +263,35 @@ class JetStreamBucket:
         await patience.wait(reason)
         if self.client.is_connected and not await self.exists():
             raise self.gone()
+
+
+class _Sent:
+    """A write on its way."""
+
+    __slots__ = ("_bucket", "done", "header", "subject", "write", "writers")
+
+    def __init__(
+        self, bucket: JetStreamBucket, subject: bytes, header: bytes, write: Write, writers: str, done: Done
+    ) -> None:
+        self._bucket = bucket
+        self.subject = subject
+        self.header = header
+        self.write = write
+        self.writers = writers
+        self.done = done
+
+    def __str__(self) -> str:
+        return str(_About(self._bucket.name, self.write.name))
+
+    def answered(self, answer: Answer | Exception) -> None:
+        try:
+            record = _written(self.write, acknowledged(answer, self), self.writers)
+        except (NotNow, Unanswered) as reason:
+            self._bucket.insist(self, reason)
+        except Exception as error:
+            self.done(error)
+        else:
+            self.done(record)
 
 
 class _About(NamedTuple):

@@ -68,7 +68,9 @@ class Exchange:
 
     def begin(
         self,
-        message: Outgoing,
+        subject: bytes,
+        header: bytes,
+        data: bytes,
         done: Done,
         *,
         before: Sequence[Outgoing] = (),
@@ -88,9 +90,9 @@ class Exchange:
             return
         self._number += 1
         reply = b"%b.%d" % (self._prefix, self._number)
-        self._requests[reply] = _Request(done, message.subject, loop.time() + (timeout or ANSWER_SECONDS))
+        self._requests[reply] = _Request(done, subject, loop.time() + (timeout or ANSWER_SECONDS))
         self._outgoing += before
-        self._outgoing.append(Outgoing(message.subject, reply, message.header, message.data))
+        self._outgoing.append(Outgoing(subject, reply, header, data))
         if self._sender is None:
             self._sender = loop.create_task(self._send(), name="streamflow-state-sender")
         if self._sweep_timer is None:
@@ -110,7 +112,8 @@ class Exchange:
             else:
                 future.set_result(outcome)
 
-        self.begin(message, done, before=before, timeout=timeout)
+        subject, _, header, data = message
+        self.begin(subject, header, data, done, before=before, timeout=timeout)
         return await future
 
     async def close(self) -> None:
