@@ -57,6 +57,10 @@ class StateError(StreamflowError):
     """Saved state that cannot be read, written, or matched with the pipeline that asks for it."""
 
 
+class FencedError(StateError):
+    """Another run has become the owner of the pipeline's checkpoints: this one must not go on."""
+
+
 class DriftError(StreamflowError):
     """Branches of one source that are put together again are further apart than can be held."""
 

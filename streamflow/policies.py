@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -12,7 +12,11 @@ from attrs import field, frozen
 from streamflow.errors import ConfigurationError, StepError
 
 if TYPE_CHECKING:
-    from streamflow.engine.checkpoint import CheckpointStore
+    from nats.aio.client import Client
+
+    from streamflow.engine.checkpoint import CheckpointLog, CheckpointStore
+    from streamflow.engine.connector import RunContext
+    from streamflow.state.bucket import Bucket
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -107,17 +111,41 @@ class ProcessingTime:
 class Checkpoint:
     """Save what the pipeline remembers, so that a restart goes on where the last checkpoint was.
 
-    ``every`` is the time between checkpoints (default 1 s). ``store`` keeps them; `streamflow.testing.MemoryStore`
-    is one. A durable store in JetStream KV, named by ``bucket``, is not part of this release: asking for it is
-    refused at start rather than quietly kept in memory.
+    ``every`` is the time between checkpoints (default 1 s). They are kept in the JetStream key-value ``bucket``
+    (default: the pipeline's name; a `MemoryBucket` keeps them in memory), which is created if it is not there, with
+    ``replicas`` (default 1). ``servers`` and ``connection`` say where, as for connectors.
+
+    One run at a time owns the checkpoints of a pipeline, told by its name: another one that is started waits as a
+    standby until the first ends or has been silent for ``lease`` (default 5 s, at least 1). A run that lost its lease
+    can save nothing any more and ends with a `FencedError`.
+
+    A pipeline whose steps do not fit to what was saved is refused with the difference. ``allow_dropped_state=True``
+    goes on without the state of steps that are no longer there, or that are something else now.
+
+    ``store`` is another place to keep checkpoints, such as `streamflow.testing.MemoryStore`.
     """
 
-    bucket: str | None = None
+    bucket: str | Bucket | None = None
     every: timedelta | float = field(default=timedelta(seconds=1))
+    lease: timedelta | float = field(default=timedelta(seconds=5), kw_only=True)
+    replicas: int | None = field(default=None, kw_only=True)
+    servers: str | Sequence[str] | None = field(default=None, kw_only=True)
+    connection: Client | None = field(default=None, kw_only=True)
+    allow_dropped_state: bool = field(default=False, kw_only=True)
     store: CheckpointStore | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         seconds(self.every, "Checkpoint's every")
+        if seconds(self.lease, "Checkpoint's lease") < 1:
+            raise ConfigurationError(f"Checkpoint's lease must be 1 second or more, not {self.lease!r}")
+
+    async def open(self, context: RunContext) -> CheckpointLog:
+        """Called when a run starts."""
+        if self.store is not None:
+            return await self.store.open(context)
+        from streamflow.state.checkpoints import open_log
+
+        return await open_log(self, context)
 
 
 def check_policy(policy: Any, what: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 import pytest
 from attrs import define, field, frozen
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
-from google.protobuf.wrappers_pb2 import Int64Value, StringValue  # type: ignore[import-untyped]
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -366,7 +366,7 @@ def test_other_nonsense_is_refused_at_once() -> None:
             Text(encoding)  # type: ignore[arg-type]
     for message in (int, 3, Timestamp()):
         with pytest.raises(ConfigurationError, match="protobuf message class"):
-            Protobuf(message)  # type: ignore[arg-type]
+            Protobuf(message)  # type: ignore[arg-type, type-var]
     for codec in (Json, None, "json", Order):
         with pytest.raises(ConfigurationError, match="Source: codec must be a codec"):
             check_codec(codec, "Source")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import field, frozen
 
 from streamflow.clock import Clock
 from streamflow.engine.channel import Channel, Signal
 from streamflow.engine.chunk import Barrier
+from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Observer
 from streamflow.engine.table import CHECK_EVERY, Frozen, StateTable
+
+if TYPE_CHECKING:
+    from streamflow.engine.connector import RunContext
 
 
 @frozen
@@ -26,23 +30,58 @@ class TableSnapshot:
 
 @frozen
 class Snapshot:
-    """A checkpoint: where each source goes on, and what each step remembers."""
+    """A checkpoint: where each source goes on, and what each step remembers.
+
+    ``shapes`` says what the saved state of each step is like; see `Logic.shape`. ``finished``: all sources had ended.
+    """
 
     number: int
     positions: Mapping[str, Any] = field(factory=dict)
     tables: Mapping[str, TableSnapshot] = field(factory=dict)
     finished: bool = False
+    shapes: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class Rewrite:
+    """Entries that a log wants to have saved again, by step, so that it can drop where they are saved now.
+
+    ``forget_gone``: nothing older has an entry that is gone, so that need not be said again.
+    """
+
+    tables: Mapping[str, Iterable[bytes]]
+    forget_gone: bool
+
+
+class CheckpointLog(Protocol):
+    """The checkpoints of one pipeline, open for the one run that may write them."""
+
+    @property
+    def last(self) -> Snapshot | None:
+        """The last committed checkpoint before this run, whole."""
+        ...
+
+    async def stale(self, live: int) -> Rewrite | None:
+        """What is to be saved again with the next commit, of so many entries that there are."""
+        ...
+
+    async def commit(self, change: Snapshot) -> None:
+        """Save what changed since the last commit: all of it is loaded later, or nothing.
+
+        Raises `FencedError` if another run has become the owner.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let other runs have it."""
+        ...
 
 
 class CheckpointStore(Protocol):
-    """Keeps the checkpoints of pipelines. A commit must be atomic: all of it is loaded later, or nothing."""
+    """Keeps the checkpoints of pipelines: what `Checkpoint` takes as ``store=``."""
 
-    async def load(self, pipeline: str) -> Snapshot | None:
-        """The last committed checkpoint, whole."""
-        ...
-
-    async def commit(self, pipeline: str, change: Snapshot) -> None:
-        """Save what changed since the last commit."""
+    async def open(self, context: RunContext) -> CheckpointLog:
+        """Wait until no other run has this pipeline's checkpoints."""
         ...
 
 
@@ -68,10 +107,17 @@ class Coordinator:
     """
 
     def __init__(
-        self, pipeline: str, store: CheckpointStore, every: float, clock: Clock, observer: Observer
+        self,
+        pipeline: str,
+        log: CheckpointLog,
+        shapes: Mapping[str, str],
+        every: float,
+        clock: Clock,
+        observer: Observer,
     ) -> None:
         self._pipeline = pipeline
-        self._store = store
+        self._log = log
+        self._shapes = shapes
         self._every = every
         self._clock = clock
         self._observer = observer
@@ -136,6 +182,7 @@ class Coordinator:
         """Take one now."""
         async with self._one_at_a_time:
             started = perf_counter()
+            await self._rewrite()
             self._number += 1
             self._parts = {}
             self._missing = {stage for stage, alive in self._participants.items() if alive}
@@ -148,9 +195,22 @@ class Coordinator:
                     self._freeze(stage)
             await self._all_arrived()
             tables = {step: await _encoded(frozen) for step, frozen in self._parts.items()}
-            await self._store.commit(self._pipeline, Snapshot(self._number, positions, tables, finished))
+            try:
+                await self._log.commit(Snapshot(self._number, positions, tables, finished, self._shapes))
+            except BaseException as error:
+                reraise(error, self._pipeline, f"checkpoint {self._number}")
             entries = sum(len(table.entries) for table in tables.values())
             self._observer.checkpointed(self._number, entries, perf_counter() - started)
+
+    async def _rewrite(self) -> None:
+        """Mark what the log wants to have once more."""
+        tables = {step: table for stage in self._participants for step, table in stage.tables.items()}
+        live = sum(len(space) for table in tables.values() for space in table.spaces.values())
+        rewrite = await self._log.stale(live)
+        if rewrite is not None:
+            for step, slots in rewrite.tables.items():
+                if step in tables:
+                    tables[step].rewrite(slots, forget_gone=rewrite.forget_gone)
 
     async def _all_arrived(self) -> None:
         """Wait for the barrier to pass every stage, and say so when it does not for a while."""

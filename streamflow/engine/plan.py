@@ -183,6 +183,15 @@ class Plan:
         """What observers call the steps, in the order in which elements pass."""
         return tuple(name for stage in self.stages for name in _stage_names(stage))
 
+    @property
+    def shapes(self) -> dict[str, str]:
+        """What the steps remember, by step."""
+        return {
+            plan.state: ("by key: " if plan.keyed else "") + plan.logic.shape
+            for stage in self.stages
+            for plan in stage.logics
+        }
+
 
 def _stage_names(stage: StagePlan) -> Iterator[str]:
     if stage.source is not None:

@@ -31,11 +31,6 @@ def check(plan: Plan) -> None:
             f"{where}, step {first.name!r}: delivery='exactly_once' needs transactional or idempotent sinks, and "
             f"{type(first.sink).__name__} is neither; use delivery='at_least_once'"
         )
-    if checkpoint is not None and checkpoint.store is None:
-        raise GuaranteeError(
-            f"{where}: Checkpoint needs a store= in this release (streamflow.testing.MemoryStore is one); "
-            "keeping checkpoints in a JetStream bucket is not built yet"
-        )
     _check_independence(plan, where)
     for source in (stage.source for stage in plan.stages if stage.source is not None):
         _check_source(plan, source, where)

@@ -11,10 +11,12 @@ from typing import Any, Generic, TypeVar
 from streamflow.clock import Clock, SystemClock
 from streamflow.engine import promises
 from streamflow.engine.assemble import Assembly, assemble
-from streamflow.engine.checkpoint import Coordinator
+from streamflow.engine.checkpoint import Coordinator, Snapshot
 from streamflow.engine.connector import Resources, RunContext
+from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Ending, Observer, Observers, Stats, StatsObserver
 from streamflow.engine.plan import Plan, make_plan
+from streamflow.engine.shapes import fitting
 from streamflow.errors import ConfigurationError, StreamflowError
 from streamflow.graph import Pipeline, RunOptions
 from streamflow.policies import Checkpoint, ErrorPolicy, Fail, check_policy, seconds
@@ -161,7 +163,7 @@ class Running(Generic[R]):
                 spawn,
                 self._settings,
             )
-            coordinator, snapshot = await self._coordinator()
+            coordinator, snapshot = await self._coordinator(context, stack)
             assembly = await assemble(plan, context, self._on_error, coordinator, snapshot, stack)
             self._observer.started(plan.graph, plan.names, plan.delivery)
             work = [tasks.create_task(job) for job in assembly.start()]
@@ -177,14 +179,24 @@ class Running(Generic[R]):
                 for task in background:
                     task.cancel()
 
-    async def _coordinator(self) -> tuple[Coordinator | None, Any]:
-        checkpoint = self._plan.checkpoint
-        if checkpoint is None or checkpoint.store is None:
+    async def _coordinator(
+        self, context: RunContext, stack: AsyncExitStack
+    ) -> tuple[Coordinator | None, Snapshot | None]:
+        """The coordinator, once this run owns the checkpoints, and the last of them."""
+        plan = self._plan
+        if plan.checkpoint is None:
             return None, None
-        name = self._plan.pipeline.name
-        every = seconds(checkpoint.every, "Checkpoint's every")
-        coordinator = Coordinator(name, checkpoint.store, every, self._clock, self._observer)
-        return coordinator, await checkpoint.store.load(name)
+        try:
+            log = await plan.checkpoint.open(context)
+            stack.push_async_callback(log.close)
+            last = log.last
+            if last is not None:
+                last = fitting(plan, last, allow_dropped=plan.checkpoint.allow_dropped_state)
+                self._observer.event("goes on from a checkpoint", number=last.number, finished=last.finished)
+        except BaseException as error:
+            reraise(error, plan.pipeline.name, "checkpoint")
+        every = seconds(plan.checkpoint.every, "Checkpoint's every")
+        return Coordinator(context.pipeline, log, plan.shapes, every, self._clock, self._observer), last
 
 
 def _first(error: BaseException) -> BaseException:

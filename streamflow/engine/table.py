@@ -9,7 +9,7 @@ encoded first (see `StateTable.touch`).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from operator import itemgetter
 from typing import Any
@@ -84,6 +84,16 @@ class StateTable:
             if self._frozen is not None:
                 self._frozen.encode_now(slot)
             self._dirty.add(slot)
+
+    def rewrite(self, slots: Iterable[bytes], *, forget_gone: bool) -> None:
+        """Have these saved again with the next freeze, as they are then: all, or (``forget_gone``) what is there."""
+        import msgspec
+
+        decode = msgspec.msgpack.Decoder().decode
+        for slot in slots:
+            namespace, key = hashable(decode(slot))
+            if not forget_gone or key in self.spaces.get(namespace, ()):
+                self._dirty.add((namespace, key))
 
     def drop(self, namespace: Hashable) -> dict[Hashable, Any]:
         """Remove a whole namespace and return its states."""

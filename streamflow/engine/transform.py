@@ -133,6 +133,12 @@ class Logic(Generic[T, U]):
     independent: bool = False
     """Whether it leaves inputs unread for so long that no two of them may depend on one source."""
 
+    @property
+    def shape(self) -> str:
+        """What saved state is like, in words: a pipeline goes on only with state of the same shape. Name whatever
+        changes the meaning of what is in the table."""
+        return f"{type(self).__name__.strip('_')}, {self.state_type!r}"
+
     def process(self, scope: Scope, rows: Iterator[tuple[Any, T]]) -> Iterator[tuple[Any, U]]:
         """Take every ``(key, element)`` of ``rows`` and yield what comes out."""
         raise NotImplementedError

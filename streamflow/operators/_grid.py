@@ -33,6 +33,9 @@ class FixedGrid:
         self._size = size // timedelta(microseconds=1)
         self._offset = offset // timedelta(microseconds=1)
 
+    def __str__(self) -> str:
+        return f"{self._size} µs from {self._offset} µs on"
+
     def locate(self, instant: float) -> int:
         size, offset = self._size, self._offset
         pane = math.floor((finite(instant) * 1e6 - offset) / size)
@@ -55,6 +58,9 @@ class CalendarGrid:
         self._days = days
         self._zone = zone
         self._offset = offset
+
+    def __str__(self) -> str:
+        return f"{self._days} days in {self._zone} from {self._offset} on"
 
     def locate(self, instant: float) -> int:
         local = datetime.fromtimestamp(finite(instant), UTC).astimezone(self._zone).replace(tzinfo=None)

@@ -147,6 +147,11 @@ class PaneWindows(Logic[Any, Any]):
         """What is still to be emitted of the window that closes; where a result failed, it goes on behind it."""
         self._next_end = math.inf
 
+    @property
+    def shape(self) -> str:
+        into = type(self.into).__name__
+        return f"{into} in windows of {self.length} panes every {self.step}, panes of {self.grid}"
+
     # Numbers of windows
 
     def first_of(self, pane: int) -> int:

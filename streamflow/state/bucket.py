@@ -94,6 +94,11 @@ class Bucket(Protocol):
 
     name: str
 
+    @property
+    def max_value(self) -> int:
+        """The size of the largest value in bytes."""
+        ...
+
     async def get(self, name: str) -> Record | None:
         """The last record under a name, never older than a write that has been answered."""
         ...

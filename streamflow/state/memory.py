@@ -47,7 +47,7 @@ class MemoryBucket:
         self._clock = clock or SystemClock()
         self._history = positive(history, "history")
         self._ttl = whole_seconds(ttl)
-        self._max_value = positive(max_value, "max_value")
+        self.max_value = positive(max_value, "max_value")
         self._records: dict[str, deque[Record]] = {}
         self._revision = 0
         self._feeds: list[_MemoryFeed] = []
@@ -78,10 +78,10 @@ class MemoryBucket:
         return records
 
     def check(self, name: str, data: bytes) -> None:
-        if len(data) > self._max_value:
+        if len(data) > self.max_value:
             raise StateError(
                 f"bucket {self.name!r}, key {unescape(name)!r}: a value of {len(data)} bytes; it takes "
-                f"{self._max_value} (max_value)"
+                f"{self.max_value} (max_value)"
             )
 
     def feed(self, pattern: str, *, history: bool = False, values: bool = True) -> _MemoryFeed:

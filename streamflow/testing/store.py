@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from streamflow.engine.checkpoint import Snapshot, TableSnapshot
+from streamflow.engine.checkpoint import CheckpointLog, Rewrite, Snapshot, TableSnapshot
+from streamflow.engine.connector import RunContext
 
 
 class MemoryStore:
@@ -24,10 +25,11 @@ class MemoryStore:
         store._snapshots[pipeline] = snapshot
         return store
 
-    async def load(self, pipeline: str) -> Snapshot | None:
-        return self._snapshots.get(pipeline)
+    async def open(self, context: RunContext) -> CheckpointLog:
+        return _Log(self, context.pipeline)
 
     async def commit(self, pipeline: str, change: Snapshot) -> None:
+        """Add what changed to what was committed before."""
         before = self._snapshots.get(pipeline)
         tables = dict(before.tables) if before is not None else {}
         for step, table in change.tables.items():
@@ -38,6 +40,24 @@ class MemoryStore:
                 else:
                     entries[slot] = data
             tables[step] = TableSnapshot(entries, table.meta)
-        snapshot = Snapshot(change.number, dict(change.positions), tables, change.finished)
+        snapshot = Snapshot(change.number, dict(change.positions), tables, change.finished, change.shapes)
         self._snapshots[pipeline] = snapshot
         self.history.append(snapshot)
+
+
+class _Log:
+    """The checkpoints of one pipeline. Nobody else can have the store, so there is no owner to wait for."""
+
+    def __init__(self, store: MemoryStore, pipeline: str) -> None:
+        self.last = store._snapshots.get(pipeline)
+        self._store = store
+        self._pipeline = pipeline
+
+    async def stale(self, live: int) -> Rewrite | None:
+        return None
+
+    async def commit(self, change: Snapshot) -> None:
+        await self._store.commit(self._pipeline, change)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

@@ -320,14 +320,12 @@ def test_what_changes_behind_a_barrier_does_not_reach_its_checkpoint() -> None:
     assert restarts(build, every=0.5) > 3
 
 
-class Commits:
+class Commits(MemoryStore):
     """A store that keeps the changes themselves."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.changes: list[Snapshot] = []
-
-    async def load(self, pipeline: str) -> Snapshot | None:
-        return None
 
     async def commit(self, pipeline: str, change: Snapshot) -> None:
         self.changes.append(change)

@@ -296,7 +296,6 @@ def test_a_coroutine_that_swallows_its_cancellation_does_not_hang_the_stop() -> 
         ({"delivery": "always"}, "delivery must be one of best_effort"),
         ({"checkpoint": "name"}, "checkpoint must be a Checkpoint"),
         ({"checkpoint": Checkpoint}, "checkpoint must be a Checkpoint"),
-        ({"checkpoint": Checkpoint()}, "needs a store="),
         ({"partitions": 3}, "partitions= needs"),
         ({"on_error": Skip}, "on_error must be a policy such as"),
         ({"on_error": "skip"}, "on_error must be a policy such as"),

@@ -343,4 +343,7 @@ async def test_a_pipeline_that_settles_nothing_says_so(
             while not told:
                 await asyncio.sleep(0.01)
             await running.stop()
-    assert told[0] == ("no message is settled", {"source": "JetStreamSource", "in_hand": 10, "limit": 10, "unused": 0})
+    assert told[0] == (
+        "no message is settled",
+        {"source": "JetStreamSource", "in_hand": 10, "limit": 10, "unused": 0},
+    )

@@ -28,8 +28,8 @@ from streamflow._jetstream.admin import (
 from streamflow._jetstream.connection import ConnectionEvent, watch
 from streamflow._jetstream.protocol import Incoming, parse_reply, stream_sequence
 from streamflow._jetstream.pull import ConsumerGoneError, PullSubscription
+from streamflow._jetstream.session import client_for
 from streamflow._jetstream.settings import ConsumerSettings
-from streamflow.connectors.jetstream.session import client_for
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Outcome, Receipt
 from streamflow.engine.connector import Reader, SourceContext

@@ -13,9 +13,9 @@ from nats.aio.client import Client
 
 from streamflow._jetstream.admin import covers, ensure_stream
 from streamflow._jetstream.publish import Item, Publisher, PublishError
+from streamflow._jetstream.session import client_for
 from streamflow._jetstream.settings import StreamSettings
 from streamflow.codecs import Bytes, Codec, check_codec
-from streamflow.connectors.jetstream.session import client_for
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import Chunk, Receipt
 from streamflow.engine.connector import SinkContext, Writer

@@ -96,8 +96,8 @@ class KeyValueTable(Table[str, V]):
         )
 
     async def open(self, context: WorkContext) -> Mapping[str, V]:
+        from streamflow._jetstream.session import client_for
         from streamflow.connectors.jetstream.bucket import BucketCache
-        from streamflow.connectors.jetstream.session import client_for
 
         async def open() -> BucketCache:
             client = await client_for(context.run, self.servers, self.connection)

@@ -151,8 +151,12 @@ class JetStreamBucket:
             if await self._was_applied(f"{commit}=1", writes, guards, patience):
                 return []
 
+    @property
+    def max_value(self) -> int:
+        return self._exchange.max_payload - _HEADER_BYTES
+
     def check(self, name: str, data: bytes) -> None:
-        largest = self._exchange.max_payload - _HEADER_BYTES
+        largest = self.max_value
         if len(data) > largest:
             raise StateError(
                 f"bucket {self.name!r}, key {shorten(unescape(name))}: a value of {len(data)} bytes; the server "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.client import Client
 
 from streamflow._jetstream.connection import ConnectionEvent, check_client, close, connect, server_urls
-from streamflow.engine.connector import RunContext
+
+if TYPE_CHECKING:
+    from streamflow.engine.connector import RunContext
 
 
 async def client_for(

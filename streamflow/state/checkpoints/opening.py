@@ -1,0 +1,55 @@
+"""Open the checkpoints of a pipeline for the one run that may write them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+from streamflow.engine.connector import RunContext
+from streamflow.state.bucket import Bucket, whole_seconds
+from streamflow.state.checkpoints.lease import Lease
+from streamflow.state.checkpoints.log import BucketLog
+from streamflow.state.keys import escape
+
+if TYPE_CHECKING:
+    from streamflow.policies import Checkpoint
+
+_PARTITION = 0
+_NOT_IN_A_NAME = re.compile(r"[^-_a-zA-Z0-9]")
+
+
+async def open_log(checkpoint: Checkpoint, context: RunContext) -> BucketLog:
+    """Wait until no other run has the pipeline, keep those before out, and load the last checkpoint."""
+    bucket = await _bucket(checkpoint, context)
+    # One token, whatever is in the name.
+    prefix = f"{escape(context.pipeline.replace('.', ' '))}.{_PARTITION}"
+    owner = secrets.token_hex(8)
+    seconds = whole_seconds(checkpoint.lease, "Checkpoint's lease")
+    assert seconds is not None
+    lease = Lease(bucket, f"{prefix}.owner", owner, seconds, context.observer)
+    await lease.take()
+    context.spawn(lease.keep())
+    log = BucketLog(bucket, prefix, owner, lease)
+    await log.begin()
+    return log
+
+
+async def _bucket(checkpoint: Checkpoint, context: RunContext) -> Bucket:
+    if checkpoint.bucket is not None and not isinstance(checkpoint.bucket, str):
+        return checkpoint.bucket
+    from streamflow._jetstream.session import client_for
+    from streamflow.state.jetstream import BucketSettings, open_bucket
+
+    name = checkpoint.bucket or _NOT_IN_A_NAME.sub("_", context.pipeline)
+    client = await client_for(context, checkpoint.servers, checkpoint.connection)
+    settings = BucketSettings(name, None, None, checkpoint.replicas, None, None)
+    bucket = await open_bucket(settings, connection=client)
+
+    async def found() -> Bucket:
+        return bucket
+
+    async def close(bucket: Bucket) -> None:
+        await bucket.close()
+
+    return await context.resources.get(("checkpoints", name, id(client)), found, close)
