@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, TypeVar, Unpack, cast
 
 from streamflow.engine.runner import Running
-from streamflow.errors import ConfigurationError
+from streamflow.errors import ConfigurationError, FencedError
 from streamflow.graph import Pipeline, RunOptions
 from streamflow.settings import Settings, load
 
@@ -30,7 +30,8 @@ def run(pipeline: Pipeline[R], **options: Unpack[RunOptions]) -> R:
 
     The synchronous entry for a ``__main__``: takes `Settings` from the environment, sets logs up, uses uvloop if it
     is installed, and runs until the source ends or the process is told to end. SIGINT and SIGTERM drain the
-    pipeline; a second one, or ``drain_timeout``, stops it.
+    pipeline; a second one, or ``drain_timeout``, stops it. With a checkpoint a second process is a standby: it waits
+    until the first ends or falls silent, and goes on from its last checkpoint.
 
     A failure is logged as one line (with its traceback at log level ``debug``) and ends the process with
     ``SystemExit(1)``; a pipeline that had to be stopped with 128 + the signal's number. ``options`` are those of
@@ -182,6 +183,11 @@ class _Member:
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        while await self._run_once():
+            self._running = None
+
+    async def _run_once(self) -> bool:
+        """Run to the end; True if it is to begin again, as a standby: another process owns the checkpoints now."""
         from streamflow.telemetry.logs import log_failure, logger
 
         try:
@@ -190,15 +196,18 @@ class _Member:
             # The run has not begun, so that no observer hears of it.
             log_failure(logger(pipeline=self.pipeline.name), error)
             self._fail()
-            return
+            return False
         try:
             async with context as running:
                 self._running = running
                 self.result = await running.wait()
         except asyncio.CancelledError:
-            return  # stopped while it was opening its connectors
+            pass  # stopped while it was opening its connectors
+        except FencedError:
+            return True
         except BaseException:
             self._fail()
+        return False
 
     def _fail(self) -> None:
         self.failed = True

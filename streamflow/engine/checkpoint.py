@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,9 +13,9 @@ from attrs import field, frozen
 from streamflow.clock import Clock
 from streamflow.engine.channel import Channel, Signal
 from streamflow.engine.chunk import Barrier
-from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Observer
 from streamflow.engine.table import CHECK_EVERY, Frozen, StateTable
+from streamflow.errors import StateError
 
 if TYPE_CHECKING:
     from streamflow.engine.connector import RunContext
@@ -83,6 +84,17 @@ class CheckpointStore(Protocol):
     async def open(self, context: RunContext) -> CheckpointLog:
         """Wait until no other run has this pipeline's checkpoints."""
         ...
+
+
+@contextmanager
+def of_pipeline(pipeline: str) -> Iterator[None]:
+    """Say in errors of saved state whose it is."""
+    try:
+        yield
+    except StateError as error:
+        if str(error).startswith("pipeline "):
+            raise
+        raise type(error)(f"pipeline {pipeline!r}: {error}") from error.__cause__
 
 
 class Participant(Protocol):
@@ -195,10 +207,8 @@ class Coordinator:
                     self._freeze(stage)
             await self._all_arrived()
             tables = {step: await _encoded(frozen) for step, frozen in self._parts.items()}
-            try:
+            with of_pipeline(self._pipeline):
                 await self._log.commit(Snapshot(self._number, positions, tables, finished, self._shapes))
-            except BaseException as error:
-                reraise(error, self._pipeline, f"checkpoint {self._number}")
             entries = sum(len(table.entries) for table in tables.values())
             self._observer.checkpointed(self._number, entries, perf_counter() - started)
 
@@ -206,7 +216,8 @@ class Coordinator:
         """Mark what the log wants to have once more."""
         tables = {step: table for stage in self._participants for step, table in stage.tables.items()}
         live = sum(len(space) for table in tables.values() for space in table.spaces.values())
-        rewrite = await self._log.stale(live)
+        with of_pipeline(self._pipeline):
+            rewrite = await self._log.stale(live)
         if rewrite is not None:
             for step, slots in rewrite.tables.items():
                 if step in tables:

@@ -11,9 +11,8 @@ from typing import Any, Generic, TypeVar
 from streamflow.clock import Clock, SystemClock
 from streamflow.engine import promises
 from streamflow.engine.assemble import Assembly, assemble
-from streamflow.engine.checkpoint import Coordinator, Snapshot
+from streamflow.engine.checkpoint import Coordinator, Snapshot, of_pipeline
 from streamflow.engine.connector import Resources, RunContext
-from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Ending, Observer, Observers, Stats, StatsObserver
 from streamflow.engine.plan import Plan, make_plan
 from streamflow.engine.shapes import fitting
@@ -186,15 +185,13 @@ class Running(Generic[R]):
         plan = self._plan
         if plan.checkpoint is None:
             return None, None
-        try:
+        with of_pipeline(plan.pipeline.name):
             log = await plan.checkpoint.open(context)
             stack.push_async_callback(log.close)
             last = log.last
             if last is not None:
                 last = fitting(plan, last, allow_dropped=plan.checkpoint.allow_dropped_state)
                 self._observer.event("goes on from a checkpoint", number=last.number, finished=last.finished)
-        except BaseException as error:
-            reraise(error, plan.pipeline.name, "checkpoint")
         every = seconds(plan.checkpoint.every, "Checkpoint's every")
         return Coordinator(context.pipeline, log, plan.shapes, every, self._clock, self._observer), last
 

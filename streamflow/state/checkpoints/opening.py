@@ -6,6 +6,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING
 
+from streamflow.engine.checkpoint import of_pipeline
 from streamflow.engine.connector import RunContext
 from streamflow.state.bucket import Bucket, whole_seconds
 from streamflow.state.checkpoints.lease import Lease
@@ -29,10 +30,15 @@ async def open_log(checkpoint: Checkpoint, context: RunContext) -> BucketLog:
     assert seconds is not None
     lease = Lease(bucket, f"{prefix}.owner", owner, seconds, context.observer)
     await lease.take()
-    context.spawn(lease.keep())
+    context.spawn(_kept(lease, context.pipeline))
     log = BucketLog(bucket, prefix, owner, lease)
     await log.begin()
     return log
+
+
+async def _kept(lease: Lease, pipeline: str) -> None:
+    with of_pipeline(pipeline):
+        await lease.keep()
 
 
 async def _bucket(checkpoint: Checkpoint, context: RunContext) -> Bucket:
