@@ -198,6 +198,7 @@ class _Assembler:
             self._guard(None),
             plan.lineage,
             plan.receipts,
+            plan.exclusive,
             plan.in_flight,
             plan.held,
             plan.pending,

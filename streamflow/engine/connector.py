@@ -68,6 +68,9 @@ class SourceContext:
     """Chunks must carry a lineage column: one receipt for each value, with its position."""
     receipts: bool = False
     """Chunks must carry receipts, since the source acknowledges."""
+    exclusive: bool = False
+    """Nobody else may read for this pipeline, which keeps its own place in checkpoints: nothing is acknowledged, and
+    what is read must go on exactly behind `position`."""
     in_flight: int = 0
     """Elements that the steps behind the source may hold unacknowledged."""
     held: int = 0

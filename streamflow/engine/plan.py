@@ -108,6 +108,7 @@ class SourcePlan:
     source: Source[Any]
     lineage: bool = False
     receipts: bool = False
+    exclusive: bool = False
     in_flight: int = 0
     held: int = 0
     pending: int | None = None

@@ -44,23 +44,18 @@ def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:
     behind = list(dict.fromkeys(stage for stage, _ in reachable(plan, source)))
     logics = [logic for stage in behind for logic in stage.logics]
     acknowledges = source.source.acknowledges
-    if acknowledges and plan.checkpoint is not None:
-        raise GuaranteeError(
-            f"{where}, step {source.name!r}: checkpoints of a source that acknowledges need exclusive consumers, "
-            "which are not built yet; leave out checkpoint="
-        )
     forgetful = [logic for logic in logics if logic.logic.memory]
     if acknowledges and plan.delivery == "at_least_once" and plan.checkpoint is None and forgetful:
         raise GuaranteeError(
             f"{where}, step {forgetful[0].state!r}: at_least_once needs its state saved, since messages of "
-            f"{source.name!r} are acknowledged when it has absorbed them. That takes checkpoint=Checkpoint("
-            f"{plan.pipeline.name!r}), which this release does not have for such a source yet; or accept the loss of "
-            "state in a crash: delivery='best_effort'"
+            f"{source.name!r} are acknowledged when it has absorbed them. Add checkpoint=Checkpoint("
+            f"{plan.pipeline.name!r}), or accept the loss of state in a crash: delivery='best_effort'"
         )
     _check_traceable(plan, source, behind, where)
     holding = [logic for logic in logics if logic.logic.keeps_receipts]
     positions = any(_wants_positions(stage) for stage in behind)
     source.receipts = acknowledges and plan.checkpoint is None
+    source.exclusive = acknowledges and plan.checkpoint is not None
     work = [stage.work[1] for stage in behind if stage.work is not None]
     source.lineage = source.receipts and bool(
         holding or positions or work or any(logic.logic.needs_lineage for logic in logics)

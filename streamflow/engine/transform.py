@@ -136,8 +136,8 @@ class Logic(Generic[T, U]):
     @property
     def shape(self) -> str:
         """What saved state is like, in words: a pipeline goes on only with state of the same shape. Name whatever
-        changes the meaning of what is in the table."""
-        return f"{type(self).__name__.strip('_')}, {self.state_type!r}"
+        changes the meaning of what is in the table; its type is checked when it is decoded."""
+        return type(self).__name__.strip("_")
 
     def process(self, scope: Scope, rows: Iterator[tuple[Any, T]]) -> Iterator[tuple[Any, U]]:
         """Take every ``(key, element)`` of ``rows`` and yield what comes out."""

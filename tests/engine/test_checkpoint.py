@@ -444,8 +444,9 @@ def test_saved_state_of_another_type_is_refused_at_the_start() -> None:
     store = MemoryStore()
     first: Any = Fold(0, lambda n, x: "text")
     run(Source([1]).via(first, name="step").to(Discard()), checkpoint=Checkpoint(store=store))
+    second: Any = Fold(0, lambda n, x: n + x, state=int)
     with pytest.raises(StateError, match=r"pipeline 'pipeline', step 'step': saved state does not decode"):
-        run(Source([1, 2]).via(Take(3), name="step").to(Discard()), checkpoint=Checkpoint(store=store))
+        run(Source([1, 2]).via(second, name="step").to(Discard()), checkpoint=Checkpoint(store=store))
 
 
 def test_two_unnamed_steps_of_a_class_are_refused_when_their_state_is_saved() -> None:

@@ -55,7 +55,7 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
     """Find or create stream and consumer, and start to pull."""
     client = await client_for(context.run, source.servers, source.connection)
     info = await ensure_stream(client, source.stream, source.create)
-    _check_subjects(source, info.config)
+    check_subjects(source, info.config)
     end = await _end(client, source)
     consumer = ConsumerSettings(
         source.durable or f"streamflow-{uuid4().hex[:16]}",
@@ -98,7 +98,7 @@ async def open_reader(source: JetStreamSource[Any], context: SourceContext) -> R
     return reader
 
 
-def _check_subjects(source: JetStreamSource[Any], config: StreamConfig) -> None:
+def check_subjects(source: JetStreamSource[Any], config: StreamConfig) -> None:
     """Refuse a filter that can never match. Only for a stream that stores what it takes in as it is."""
     subjects = config.subjects or []
     if not subjects or config.mirror or config.sources or config.subject_transform:

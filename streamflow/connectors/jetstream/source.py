@@ -170,6 +170,10 @@ class JetStreamSource(Source[T]):
         return (Map(self.codec.decode, on_error=self.on_error),)
 
     async def open(self, context: SourceContext) -> Reader:
+        if context.exclusive:
+            from streamflow.connectors.jetstream.exclusive import open_exclusive
+
+            return await open_exclusive(self, context)
         from streamflow.connectors.jetstream.reader import open_reader
 
         return await open_reader(self, context)
