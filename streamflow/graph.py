@@ -41,7 +41,7 @@ class RunOptions(TypedDict, total=False):
 
     * ``delivery``: what is promised, ``"at_least_once"`` (default) or ``"best_effort"``; see the README.
     * ``on_error``: the error policy of every step that has none of its own; default `Fail`.
-    * ``checkpoint``: save what the pipeline remembers; a `Checkpoint` with a store. Default None.
+    * ``checkpoint``: save what the pipeline remembers; a `Checkpoint`. Default None.
     * ``observers``: what hears of the run, each an `Observer`. Default none.
     * ``clock``: the time that steps see; default the wall clock, in tests `streamflow.testing.VirtualClock`.
     * ``settings``: where connectors find their defaults, such as ``servers``.

@@ -12,7 +12,7 @@ import click
 
 from streamflow.errors import ConfigurationError, StreamflowError
 from streamflow.graph import RunOptions
-from streamflow.policies import Fail, Skip
+from streamflow.policies import Checkpoint, Fail, Skip
 
 _TARGET_HELP = "TARGET is module:name or path/to/file.py:name, a pipeline or a function that returns one."
 
@@ -38,9 +38,14 @@ def cli() -> None:
 @cli.command(epilog=_TARGET_HELP)
 @click.argument("target")
 @click.option("--delivery", type=click.Choice(["best_effort", "at_least_once", "exactly_once"]))
+@click.option(
+    "--checkpoint", metavar="BUCKET", help="The key-value bucket that keeps what the pipeline remembers."
+)
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), help="What to do about elements that fail.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-def run(target: str, delivery: Any, on_error: str | None, log_level: str | None) -> None:
+def run(
+    target: str, delivery: Any, checkpoint: str | None, on_error: str | None, log_level: str | None
+) -> None:
     """Run a pipeline as a service.
 
     SIGINT (Ctrl-C) and SIGTERM drain it: what is in flight is finished. A second signal stops it. Settings come from
@@ -57,6 +62,8 @@ def run(target: str, delivery: Any, on_error: str | None, log_level: str | None)
         options: RunOptions = {"settings": evolve(settings, log_level=log_level or settings.log_level)}
         if delivery:
             options["delivery"] = delivery
+        if checkpoint:
+            options["checkpoint"] = Checkpoint(checkpoint)
         if on_error:
             options["on_error"] = Skip() if on_error == "skip" else Fail()
         app = App(find_pipeline(target), **options)

@@ -25,7 +25,7 @@ from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, Stre
 from streamflow.graph import Pipeline, Source
 from streamflow.message import KeyedValue, Window
 from streamflow.operators import Filter, Inspect, Keyed, Map, Mean, Throttle, TumblingWindow
-from streamflow.policies import EventTime
+from streamflow.policies import Checkpoint, EventTime
 from streamflow.settings import Settings
 from streamflow.testing.server import NatsServer
 
@@ -151,7 +151,7 @@ async def _compute(
     """Run both pipelines side by side, with the display. A failure of one stops the other."""
     async with (
         feed.start(settings=settings, observers=[progress.replay]) as feeding,
-        pipeline.start(settings=settings, observers=[progress.stages], delivery="best_effort") as running,
+        pipeline.start(settings=settings, observers=[progress.stages], checkpoint=Checkpoint()) as running,
     ):
         jobs = [asyncio.create_task(feeding.wait()), asyncio.create_task(running.wait())]
         async with progress.shown():
