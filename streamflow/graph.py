@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypedDict, TypeVar, Unpack, overload
 
 from attrs import field, frozen
 
@@ -230,6 +230,9 @@ class Sink(Generic[T_contra, R_co]):
     """The end of a stream; ``R`` is what `Pipeline.run` returns for it."""
 
     on_error: ErrorPolicy | None = None
+
+    transactional: ClassVar[bool] = False
+    """Whether it can put its outputs into `SinkContext.outbox`, to be committed with a checkpoint."""
 
     def flows(self) -> tuple[Flow[Any, Any], ...]:
         """Operators that belong to the sink, such as the encoding of its payloads."""

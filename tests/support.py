@@ -7,7 +7,6 @@ import multiprocessing
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -381,21 +380,22 @@ def flatten(values: Any) -> list[int]:
 def restarts(
     build: Callable[[], tuple[Pipeline[list[Any]], Recorder, Chunked]],
     *,
-    every: float = 1.0037,
+    every: float = 1 + 1 / 128,
     order: Callable[[list[Any]], list[Any]] = list,
     **options: Any,
 ) -> int:
     """Run a pipeline with checkpoints, restart it from each of them, and compare with the run without interruption.
 
     ``build`` makes the pipeline anew and returns it with its sink and one of its sources. A restart begins at the
-    clock time at which the barrier was injected. ``every`` is odd so that no checkpoint falls on an arrival: which of
-    two timers of the same time fires first is left open. ``order`` brings results into the order that is compared.
+    clock time at which the barrier was injected. ``every`` is exact in binary, so that times are the same after it, and
+    odd, so that no checkpoint falls on an arrival: which of two timers of the same time fires first is left open.
+    ``order`` brings results into the order that is compared.
 
     Returns the number of checkpoints before the last, so that a test can assert that there were some.
     """
     store = MemoryStore()
     pipeline, sink, source = build()
-    checkpoint = Checkpoint(every=timedelta(seconds=every), store=store)
+    checkpoint = Checkpoint(every=every, store=store)
     whole = run(pipeline, checkpoint=checkpoint, **options)
     marks = list(sink.marks)
     for index, snapshot in enumerate(store.history):
@@ -409,5 +409,5 @@ def _restarted(
     pipeline: Pipeline[list[Any]], snapshot: Snapshot, at: float, every: float, **options: Any
 ) -> list[Any]:
     store = MemoryStore.at(snapshot, pipeline.name)
-    checkpoint = Checkpoint(every=timedelta(seconds=every), store=store)
+    checkpoint = Checkpoint(every=every, store=store)
     return run(pipeline, start=at, checkpoint=checkpoint, **options)

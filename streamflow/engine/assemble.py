@@ -25,6 +25,7 @@ from streamflow.engine.connector import (
 from streamflow.engine.fuse import FusedStep
 from streamflow.engine.guard import Guard, reraise
 from streamflow.engine.keyed import KeyStep, UnkeyStep
+from streamflow.engine.outbox import Outbox
 from streamflow.engine.output import Output, ToBranches, ToChannel, WithSides
 from streamflow.engine.plan import (
     BranchPlan,
@@ -134,6 +135,7 @@ class _Assembler:
         self.assembly = Assembly(context.pipeline, coordinator)
         self.stages: dict[int, Stage] = {}
         self.opened: dict[int, Fragment] = {}
+        self.outboxes: dict[int, Outbox] = {}
         self.channels = {id(stage): self._channel(stage) for stage in plan.stages}
 
     async def build(self) -> Assembly:
@@ -167,7 +169,10 @@ class _Assembler:
     # Connectors
 
     async def _open_sink(self, plan: SinkPlan) -> Writer[Any]:
-        context = SinkContext(self.context, plan.name, self._guard(plan.sink.on_error), plan.stable)
+        outbox = None
+        if self.coordinator is not None and plan.transactional:
+            outbox = self.outboxes[id(plan)] = self.coordinator.outbox(plan.name)
+        context = SinkContext(self.context, plan.name, self._guard(plan.sink.on_error), plan.stable, outbox)
         try:
             writer = await plan.sink.open(context)
         except BaseException as error:
@@ -250,6 +255,8 @@ class _Assembler:
         else:
             steps = [self._step(step) for step in plan.steps]
             stage = Stage(channel, steps, output, self.context.clock, self.coordinator)
+            if isinstance(plan.behind, SinkPlan) and id(plan.behind) in self.outboxes:
+                stage.outboxes.append(self.outboxes[id(plan.behind)])
             self.stages[id(plan)] = stage
             self.assembly.add(stage.run, output, stage)
 

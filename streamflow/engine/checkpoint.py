@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from streamflow.clock import Clock
 from streamflow.engine.channel import Channel, Signal
 from streamflow.engine.chunk import Barrier
 from streamflow.engine.observer import Observer
+from streamflow.engine.outbox import Outbox, Output
 from streamflow.engine.table import CHECK_EVERY, Frozen, StateTable
 from streamflow.errors import StateError
 
@@ -33,6 +34,7 @@ class TableSnapshot:
 class Snapshot:
     """A checkpoint: where each source goes on, and what each step remembers.
 
+    ``outputs`` are those of transactional sinks that become real with this commit; what is loaded has none.
     ``shapes`` says what the saved state of each step is like; see `Logic.shape`. ``finished``: all sources had ended.
     """
 
@@ -41,6 +43,7 @@ class Snapshot:
     tables: Mapping[str, TableSnapshot] = field(factory=dict)
     finished: bool = False
     shapes: Mapping[str, str] = field(factory=dict)
+    outputs: Mapping[str, Sequence[Output]] = field(factory=dict)
 
 
 @frozen
@@ -60,6 +63,11 @@ class CheckpointLog(Protocol):
     @property
     def last(self) -> Snapshot | None:
         """The last committed checkpoint before this run, whole."""
+        ...
+
+    @property
+    def place(self) -> Any:
+        """Where outputs go that are committed; a transactional sink has to know it. None if there is no such place."""
         ...
 
     async def stale(self, live: int) -> Rewrite | None:
@@ -106,6 +114,9 @@ class Participant(Protocol):
     @property
     def tables(self) -> Mapping[str, StateTable]: ...
 
+    @property
+    def outboxes(self) -> Sequence[Outbox]: ...
+
     def wake(self) -> None: ...
 
 
@@ -139,6 +150,8 @@ class Coordinator:
         self._channels: list[Channel] = []
         self._missing: set[Participant] = set()
         self._parts: dict[str, Frozen] = {}
+        self._outputs: dict[str, list[Output]] = {}
+        self._due = Signal()
         self._progress = Signal()
         self._one_at_a_time = asyncio.Lock()
 
@@ -179,13 +192,16 @@ class Coordinator:
         for channel in self._channels:
             channel.inject(Barrier(self._number))
 
+    def outbox(self, sink: str) -> Outbox:
+        """What a transactional sink of this run puts its outputs into."""
+        return Outbox(sink, self._log.place, self._due.set)
+
     async def run(self) -> None:
-        """Take a checkpoint every so often."""
-        due = Signal()
+        """Take a checkpoint every so often, and when outputs fill one."""
         while True:
-            timer = self._clock.call_later(self._every, due.set)
+            timer = self._clock.call_later(self._every, self._due.set)
             try:
-                await due.wait()
+                await self._due.wait()
             finally:
                 timer.cancel()
             await self.checkpoint()
@@ -197,6 +213,7 @@ class Coordinator:
             await self._rewrite()
             self._number += 1
             self._parts = {}
+            self._outputs = {}
             self._missing = {stage for stage, alive in self._participants.items() if alive}
             positions = self._inject(Barrier(self._number))
             self._inject_behind_finished()
@@ -208,7 +225,12 @@ class Coordinator:
             await self._all_arrived()
             tables = {step: await _encoded(frozen) for step, frozen in self._parts.items()}
             with of_pipeline(self._pipeline):
-                await self._log.commit(Snapshot(self._number, positions, tables, finished, self._shapes))
+                await self._log.commit(
+                    Snapshot(self._number, positions, tables, finished, self._shapes, self._outputs)
+                )
+            for stage in self._participants:
+                for outbox in stage.outboxes:
+                    outbox.release()
             entries = sum(len(table.entries) for table in tables.values())
             self._observer.checkpointed(self._number, entries, perf_counter() - started)
 
@@ -247,6 +269,8 @@ class Coordinator:
     def _freeze(self, participant: Participant) -> None:
         for step, table in participant.tables.items():
             self._parts[step] = table.freeze()
+        for outbox in participant.outboxes:
+            self._outputs[outbox.sink] = outbox.freeze()
 
 
 async def _encoded(frozen: Frozen) -> TableSnapshot:

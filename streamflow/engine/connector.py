@@ -16,6 +16,7 @@ from streamflow.clock import Clock
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.guard import Guard
 from streamflow.engine.observer import Observer
+from streamflow.engine.outbox import Outbox
 from streamflow.policies import Delivery
 
 C = TypeVar("C")
@@ -149,6 +150,8 @@ class SinkContext:
     guard: Guard
     stable: bool = False
     """Each value can be named by its source position: it came through deterministic steps from one source."""
+    outbox: Outbox | None = None
+    """Put everything in here: it is delivered with the checkpoint. Only for a sink that is `transactional`."""
 
 
 @define

@@ -121,6 +121,8 @@ class SinkPlan:
     step: Step
     stable: bool = False
     """See `SinkContext.stable`."""
+    transactional: bool = False
+    """Its outputs are committed with the checkpoint."""
 
 
 @define(eq=False)

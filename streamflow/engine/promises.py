@@ -26,11 +26,7 @@ def check(plan: Plan) -> None:
     where = f"pipeline {plan.pipeline.name!r}"
     checkpoint = plan.checkpoint
     if plan.delivery == "exactly_once":
-        first = plan.sinks[0]
-        raise GuaranteeError(
-            f"{where}, step {first.name!r}: delivery='exactly_once' needs transactional or idempotent sinks, and "
-            f"{type(first.sink).__name__} is neither; use delivery='at_least_once'"
-        )
+        _check_exactly_once(plan, where)
     _check_independence(plan, where)
     for source in (stage.source for stage in plan.stages if stage.source is not None):
         _check_source(plan, source, where)
@@ -38,6 +34,23 @@ def check(plan: Plan) -> None:
         _check_state_names(plan, where)
     for sink in plan.sinks:
         sink.stable = _is_stable(sink.step, plan.transforms)
+
+
+def _check_exactly_once(plan: Plan, where: str) -> None:
+    """Everything that a crash could repeat has to be committed together."""
+    if plan.checkpoint is None:
+        raise GuaranteeError(
+            f"{where}: delivery='exactly_once' commits outputs together with the place in the source: add "
+            f"checkpoint=Checkpoint({plan.pipeline.name!r})"
+        )
+    for sink in plan.sinks:
+        if not sink.sink.transactional:
+            raise GuaranteeError(
+                f"{where}, step {sink.name!r}: delivery='exactly_once' needs sinks whose outputs are committed with "
+                f"the checkpoint, such as JetStreamSink; {type(sink.sink).__name__} delivers them at once. Use another "
+                "sink, or delivery='at_least_once'"
+            )
+        sink.transactional = True
 
 
 def _check_source(plan: Plan, source: SourcePlan, where: str) -> None:

@@ -14,6 +14,7 @@ from streamflow.engine.chunk import TICK, Barrier, Chunk, End, Item
 from streamflow.engine.connector import Writer
 from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Observer
+from streamflow.engine.outbox import Outbox
 from streamflow.engine.output import Output
 from streamflow.engine.step import SLICE, SyncStep
 from streamflow.engine.table import StateTable
@@ -83,6 +84,8 @@ class Stage:
         self.on_relief: list[Callable[[], None]] = []
         self.pumps: list[Feeder] = []
         """Those that what comes here comes from."""
+        self.outboxes: list[Outbox] = []
+        """What the sinks behind this stage put their outputs into, if they are transactional."""
         self.overfull: frozenset[int] = frozenset()
         """The inputs by which the steps hold more than a channel would: barriers push what is before them into steps
         that would rather not read."""

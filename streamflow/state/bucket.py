@@ -14,6 +14,9 @@ from streamflow.errors import ConfigurationError
 from streamflow.policies import seconds
 from streamflow.state.entry import Operation
 
+BATCH = 1000
+"""Writes, guards and messages that one commit may have, unless the server is told otherwise."""
+
 MARKER_SECONDS = 3600
 """How long a deletion can be seen, in a bucket that keeps no history. Then the key is as if it had never been."""
 
@@ -64,6 +67,14 @@ class Write(NamedTuple):
     ttl: int | None = None
 
 
+class Message(NamedTuple):
+    """A message beside the records, in the bucket's stream: other streams can take it from there."""
+
+    subject: bytes
+    header: bytes
+    data: bytes
+
+
 class Stale(Exception):
     """Another revision than the expected one is stored. Nothing of the write, or of the commit, was applied."""
 
@@ -107,8 +118,15 @@ class Bucket(Protocol):
         """Apply one write and call ``done`` later. No two at a time may be for the same name."""
         ...
 
-    async def commit(self, writes: Sequence[Write], guards: Sequence[tuple[str, int]]) -> list[Record]:
+    async def commit(
+        self,
+        writes: Sequence[Write],
+        guards: Sequence[tuple[str, int]],
+        messages: Sequence[Message] = (),
+    ) -> list[Record]:
         """Apply all writes or none, and only if each of the guards' names has the revision beside it.
+
+        The ``messages`` are stored behind the records, under ``$TX.<bucket>.`` and their subjects.
 
         Returns the new records, an empty list if they were applied and their revisions are not known.
         """

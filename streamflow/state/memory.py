@@ -10,10 +10,19 @@ from datetime import timedelta
 from streamflow.clock import Clock, SystemClock
 from streamflow.errors import StateError
 from streamflow.policies import positive
-from streamflow.state.bucket import MARKER_SECONDS, Done, Record, Stale, Write, revision, whole_seconds
+from streamflow.state.bucket import (
+    BATCH,
+    MARKER_SECONDS,
+    Done,
+    Message,
+    Record,
+    Stale,
+    Write,
+    revision,
+    whole_seconds,
+)
 from streamflow.state.keys import matches, unescape
 
-_BATCH = 1000
 _MAX_VALUE = 1024 * 1024
 
 
@@ -50,6 +59,8 @@ class MemoryBucket:
         self.max_value = positive(max_value, "max_value")
         self._records: dict[str, deque[Record]] = {}
         self._revision = 0
+        self.messages: list[Message] = []
+        """What was committed beside the records, in order."""
         self._feeds: list[_MemoryFeed] = []
         self._deleted = False
 
@@ -61,12 +72,17 @@ class MemoryBucket:
     def begin(self, write: Write, done: Done) -> None:
         asyncio.get_running_loop().call_soon(lambda: done(self._written(write)))
 
-    async def commit(self, writes: Sequence[Write], guards: Sequence[tuple[str, int]]) -> list[Record]:
+    async def commit(
+        self,
+        writes: Sequence[Write],
+        guards: Sequence[tuple[str, int]],
+        messages: Sequence[Message] = (),
+    ) -> list[Record]:
         self._check_existence()
-        if len(writes) + len(guards) > _BATCH:
+        count = len(writes) + len(guards) + len(messages)
+        if count > BATCH:
             raise StateError(
-                f"bucket {self.name!r}: a transaction of {len(writes) + len(guards)} keys is too large for one "
-                f"atomic batch of {_BATCH}"
+                f"bucket {self.name!r}: a transaction of {count} keys is too large for one atomic batch of {BATCH}"
             )
         await asyncio.sleep(0)
         self._check_existence()
@@ -74,6 +90,8 @@ class MemoryBucket:
         if any(revision(self._last(name)) != expected for name, expected in [*fences, *guards]):
             raise Stale
         records = [self._store(write) for write in writes]
+        self.messages += messages
+        self._revision += len(messages)
         await asyncio.sleep(0)
         return records
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from streamflow.engine.checkpoint import CheckpointLog, Rewrite, Snapshot, TableSnapshot
 from streamflow.engine.connector import RunContext
 
@@ -16,6 +18,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.history: list[Snapshot] = []
+        self.outputs: list[Any] = []
+        """What transactional sinks have delivered, in order."""
         self._snapshots: dict[str, Snapshot] = {}
 
     @classmethod
@@ -43,6 +47,8 @@ class MemoryStore:
         snapshot = Snapshot(change.number, dict(change.positions), tables, change.finished, change.shapes)
         self._snapshots[pipeline] = snapshot
         self.history.append(snapshot)
+        for outputs in change.outputs.values():
+            self.outputs += outputs
 
 
 class _Log:
@@ -50,6 +56,7 @@ class _Log:
 
     def __init__(self, store: MemoryStore, pipeline: str) -> None:
         self.last = store._snapshots.get(pipeline)
+        self.place = store
         self._store = store
         self._pipeline = pipeline
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estreamflow/v1/checkpoint.proto\x12\rstreamflow.v1\"\xad\x03\n\nCheckpoint\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12;\n\tpositions\x18\x04 \x03(\x0b\x32(.streamflow.v1.Checkpoint.PositionsEntry\x12\x31\n\x04meta\x18\x05 \x03(\x0b\x32#.streamflow.v1.Checkpoint.MetaEntry\x12\x35\n\x06shapes\x18\x06 \x03(\x0b\x32%.streamflow.v1.Checkpoint.ShapesEntry\x12(\n\x08segments\x18\x07 \x03(\x0b\x32\x16.streamflow.v1.Segment\x12\x10\n\x08\x66inished\x18\x08 \x01(\x08\x1a\x30\n\x0ePositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a+\n\tMetaEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a-\n\x0bShapesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"X\n\x07Segment\x12\x0c\n\x04name\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x07\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\";\n\x0cStateSegment\x12+\n\x06tables\x18\x01 \x03(\x0b\x32\x1b.streamflow.v1.TableEntries\";\n\x0cTableEntries\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x03(\x0c\x12\x0e\n\x06states\x18\x03 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estreamflow/v1/checkpoint.proto\x12\rstreamflow.v1\"\xf5\x03\n\nCheckpoint\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12;\n\tpositions\x18\x04 \x03(\x0b\x32(.streamflow.v1.Checkpoint.PositionsEntry\x12\x31\n\x04meta\x18\x05 \x03(\x0b\x32#.streamflow.v1.Checkpoint.MetaEntry\x12\x35\n\x06shapes\x18\x06 \x03(\x0b\x32%.streamflow.v1.Checkpoint.ShapesEntry\x12(\n\x08segments\x18\x07 \x03(\x0b\x32\x16.streamflow.v1.Segment\x12\x10\n\x08\x66inished\x18\x08 \x01(\x08\x12\x0f\n\x07outputs\x18\t \x01(\x04\x12&\n\x06outbox\x18\n \x03(\x0b\x32\x16.streamflow.v1.Segment\x12\r\n\x05moved\x18\x0b \x01(\x04\x1a\x30\n\x0ePositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a+\n\tMetaEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a-\n\x0bShapesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"X\n\x07Segment\x12\x0c\n\x04name\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x07\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\"O\n\rOutboxSegment\x12\r\n\x05sinks\x18\x01 \x03(\t\x12\x10\n\x08subjects\x18\x02 \x03(\x0c\x12\x0f\n\x07headers\x18\x03 \x03(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x04 \x03(\x0c\";\n\x0cStateSegment\x12+\n\x06tables\x18\x01 \x03(\x0b\x32\x1b.streamflow.v1.TableEntries\";\n\x0cTableEntries\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x03(\x0c\x12\x0e\n\x06states\x18\x03 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,17 +38,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINT_SHAPESENTRY']._loaded_options = None
   _globals['_CHECKPOINT_SHAPESENTRY']._serialized_options = b'8\001'
   _globals['_CHECKPOINT']._serialized_start=50
-  _globals['_CHECKPOINT']._serialized_end=479
-  _globals['_CHECKPOINT_POSITIONSENTRY']._serialized_start=339
-  _globals['_CHECKPOINT_POSITIONSENTRY']._serialized_end=387
-  _globals['_CHECKPOINT_METAENTRY']._serialized_start=389
-  _globals['_CHECKPOINT_METAENTRY']._serialized_end=432
-  _globals['_CHECKPOINT_SHAPESENTRY']._serialized_start=434
-  _globals['_CHECKPOINT_SHAPESENTRY']._serialized_end=479
-  _globals['_SEGMENT']._serialized_start=481
-  _globals['_SEGMENT']._serialized_end=569
-  _globals['_STATESEGMENT']._serialized_start=571
-  _globals['_STATESEGMENT']._serialized_end=630
-  _globals['_TABLEENTRIES']._serialized_start=632
-  _globals['_TABLEENTRIES']._serialized_end=691
+  _globals['_CHECKPOINT']._serialized_end=551
+  _globals['_CHECKPOINT_POSITIONSENTRY']._serialized_start=411
+  _globals['_CHECKPOINT_POSITIONSENTRY']._serialized_end=459
+  _globals['_CHECKPOINT_METAENTRY']._serialized_start=461
+  _globals['_CHECKPOINT_METAENTRY']._serialized_end=504
+  _globals['_CHECKPOINT_SHAPESENTRY']._serialized_start=506
+  _globals['_CHECKPOINT_SHAPESENTRY']._serialized_end=551
+  _globals['_SEGMENT']._serialized_start=553
+  _globals['_SEGMENT']._serialized_end=641
+  _globals['_OUTBOXSEGMENT']._serialized_start=643
+  _globals['_OUTBOXSEGMENT']._serialized_end=722
+  _globals['_STATESEGMENT']._serialized_start=724
+  _globals['_STATESEGMENT']._serialized_end=783
+  _globals['_TABLEENTRIES']._serialized_start=785
+  _globals['_TABLEENTRIES']._serialized_end=844
 # @@protoc_insertion_point(module_scope)

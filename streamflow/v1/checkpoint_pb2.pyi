@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Checkpoint(_message.Message):
-    __slots__ = ("version", "owner", "number", "positions", "meta", "shapes", "segments", "finished")
+    __slots__ = ("version", "owner", "number", "positions", "meta", "shapes", "segments", "finished", "outputs", "outbox", "moved")
     class PositionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,9 @@ class Checkpoint(_message.Message):
     SHAPES_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTBOX_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
     version: int
     owner: str
     number: int
@@ -44,7 +47,10 @@ class Checkpoint(_message.Message):
     shapes: _containers.ScalarMap[str, str]
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
     finished: bool
-    def __init__(self, version: _Optional[int] = ..., owner: _Optional[str] = ..., number: _Optional[int] = ..., positions: _Optional[_Mapping[str, bytes]] = ..., meta: _Optional[_Mapping[str, bytes]] = ..., shapes: _Optional[_Mapping[str, str]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., finished: bool = ...) -> None: ...
+    outputs: int
+    outbox: _containers.RepeatedCompositeFieldContainer[Segment]
+    moved: int
+    def __init__(self, version: _Optional[int] = ..., owner: _Optional[str] = ..., number: _Optional[int] = ..., positions: _Optional[_Mapping[str, bytes]] = ..., meta: _Optional[_Mapping[str, bytes]] = ..., shapes: _Optional[_Mapping[str, str]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., finished: bool = ..., outputs: _Optional[int] = ..., outbox: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., moved: _Optional[int] = ...) -> None: ...
 
 class Segment(_message.Message):
     __slots__ = ("name", "parts", "bytes", "checksum", "entries")
@@ -59,6 +65,18 @@ class Segment(_message.Message):
     checksum: int
     entries: int
     def __init__(self, name: _Optional[int] = ..., parts: _Optional[int] = ..., bytes: _Optional[int] = ..., checksum: _Optional[int] = ..., entries: _Optional[int] = ...) -> None: ...
+
+class OutboxSegment(_message.Message):
+    __slots__ = ("sinks", "subjects", "headers", "data")
+    SINKS_FIELD_NUMBER: _ClassVar[int]
+    SUBJECTS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    sinks: _containers.RepeatedScalarFieldContainer[str]
+    subjects: _containers.RepeatedScalarFieldContainer[bytes]
+    headers: _containers.RepeatedScalarFieldContainer[bytes]
+    data: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, sinks: _Optional[_Iterable[str]] = ..., subjects: _Optional[_Iterable[bytes]] = ..., headers: _Optional[_Iterable[bytes]] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class StateSegment(_message.Message):
     __slots__ = ("tables",)

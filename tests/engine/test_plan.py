@@ -74,14 +74,19 @@ def test_a_forgetful_step_behind_another_source_is_no_matter() -> None:
         run(merge(Acknowledging(3), Source([1])).via(FORGETFUL["Fold"]).to(Discard()))
 
 
-def test_exactly_once_is_refused_by_the_name_of_the_sink() -> None:
-    with pytest.raises(GuaranteeError, match=r"step 'Collect'.*exactly_once.* Collect is neither"):
-        run(Source([1]).to(Collect()), delivery="exactly_once")
-
-
-def test_a_checkpoint_of_a_source_that_acknowledges_is_refused_in_this_release() -> None:
-    with pytest.raises(GuaranteeError, match="step 'Acknowledging'.*checkpoint"):
-        run(Acknowledging(1).to(Discard()), checkpoint=Checkpoint(store=MemoryStore()))
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, r"add checkpoint=Checkpoint\('pipeline'\)"),
+        (
+            {"checkpoint": Checkpoint(store=MemoryStore())},
+            "step 'Collect': delivery=.* Collect delivers",
+        ),
+    ],
+)
+def test_exactly_once_needs_a_checkpoint_and_transactional_sinks(options: Any, says: str) -> None:
+    with pytest.raises(GuaranteeError, match=f"pipeline 'pipeline'.*{says}"):
+        run(Source([1]).to(Collect()), delivery="exactly_once", **options)
 
 
 def test_refusals_happen_before_anything_is_opened() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from streamflow.engine.checkpoint import Snapshot, TableSnapshot
 from streamflow.engine.observer import Observer
+from streamflow.engine.outbox import Output
 from streamflow.errors import FencedError, StateError
 from streamflow.state import MemoryBucket
 from streamflow.state.bucket import Bucket, Write, apply
@@ -24,6 +25,7 @@ from streamflow.state.checkpoints import log as log_module
 from streamflow.state.checkpoints import segments as segments_module
 from streamflow.state.checkpoints.lease import Lease
 from streamflow.state.checkpoints.log import BucketLog
+from streamflow.state.checkpoints.place import Place
 from streamflow.testing import VirtualClock
 from streamflow.v1 import checkpoint_pb2 as pb
 from tests.support import virtual
@@ -35,7 +37,8 @@ _owners = iter(range(1_000_000))
 
 async def opened(bucket: Bucket) -> BucketLog:
     owner = f"owner{next(_owners)}"
-    log = BucketLog(bucket, "p.0", owner, Lease(bucket, "p.0.owner", owner, 5, Observer()))
+    lease = Lease(bucket, "p.0.owner", owner, 5, Observer())
+    log = BucketLog(bucket, "p.0", owner, lease, Place(bucket, "p.0", Observer()))
     await log.begin()
     return log
 
@@ -254,6 +257,73 @@ def test_what_is_no_checkpoint_is_refused(data: bytes, says: str) -> None:
         assert record is not None and record.data == data
 
     virtual(work())
+
+
+# Outputs
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+class Crashing(MemoryBucket):
+    """A bucket whose user dies at the given commit, before or after it is applied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: int | None = None
+        self.applied = False
+
+    async def commit(self, *arguments: Any) -> Any:
+        if self.left == 0:
+            self.left = None
+            if self.applied:
+                await super().commit(*arguments)
+            raise Crash
+        if self.left is not None:
+            self.left -= 1
+        return await super().commit(*arguments)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(st.sampled_from(["x", "y"]), max_size=60), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=6),
+)
+def test_outputs_are_brought_to_their_place_once_and_in_order(
+    commits: list[list[str]], crashes: list[tuple[int, bool]]
+) -> None:
+    """Also more than fit into a batch, and also when the process dies in the middle of it."""
+    total = iter(range(1_000_000))
+    planned = [[(sink, b"%d" % next(total)) for sink in sinks] for sinks in commits]
+
+    async def work(crashes: list[tuple[int, bool]]) -> None:
+        bucket = Crashing()
+        while True:
+            bucket.left, bucket.applied = crashes.pop() if crashes else (None, False)
+            try:
+                log = await opened(bucket)
+                done = log.last.number if log.last is not None else 0
+                for number, outputs in enumerate(planned[done:], done + 1):
+                    by_sink: dict[str, list[Output]] = {}
+                    for sink, data in outputs:
+                        by_sink.setdefault(sink, []).append(Output(b"to." + sink.encode(), b"", data))
+                    await log.commit(Snapshot(number, outputs=by_sink))
+            except Crash:
+                continue
+            break
+        numbers = [int(message.subject.split(b".")[3]) for message in bucket.messages]
+        assert numbers == list(range(len(numbers)))
+        for sink in ("x", "y"):
+            ending = f".to.{sink}".encode()
+            assert [m.data for m in bucket.messages if m.subject.endswith(ending)] == [
+                data for outputs in planned for each, data in outputs if each == sink
+            ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_module, "BATCH", 12)
+        patch.setattr(log_module, "_PACKED", 3)
+        virtual(work(crashes))
 
 
 # The lease

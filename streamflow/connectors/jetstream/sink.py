@@ -47,10 +47,16 @@ class JetStreamSink(Sink[T, int]):
     what a redelivered message becomes is not stored twice. Elsewhere it is drawn for each element and protects its
     retries. Ids never depend on content: two equal payloads both arrive.
 
+    In ``exactly_once`` nothing is published: outputs are committed with the checkpoint, in one batch, and the stream
+    *sources* them from the checkpoint's bucket. Its consumers see each output once, in order, up to a second (the
+    checkpoint's ``every``) later. The stream must keep messages by limits, and have that source; with ``create=`` it
+    is added. Headers that tell the server what to do (``Nats-…``) are refused then.
+
     ``servers`` is a URL or a list, ``connection`` an open nats-py client, which is left open.
     """
 
     wants_positions = True
+    transactional = True
 
     stream: str
     subject: str | Callable[[T], str]
@@ -100,6 +106,10 @@ class JetStreamSink(Sink[T, int]):
             raise ConnectorError(
                 f"stream {self.stream!r} does not take in subject {self.subject!r}: its subjects are {subjects}"
             )
+        if context.outbox is not None:
+            from streamflow.connectors.jetstream.transactional import open_transactional
+
+            return await open_transactional(self, context, client)
         writer = JetStreamWriter(context)
         writer.publisher = await Publisher.open(
             client,

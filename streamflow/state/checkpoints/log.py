@@ -13,11 +13,23 @@ from itertools import count, takewhile
 from typing import Any
 
 from streamflow.engine.checkpoint import Rewrite, Snapshot, TableSnapshot
+from streamflow.engine.outbox import Output
 from streamflow.errors import FencedError, StateError
-from streamflow.state.bucket import Bucket, Record, Stale, Write, revision, value_data
+from streamflow.state.bucket import BATCH, Bucket, Message, Record, Stale, Write, revision, value_data
 from streamflow.state.checkpoints.lease import Lease
-from streamflow.state.checkpoints.segments import SEGMENT_BYTES, Segment, cut, pack, unpack
+from streamflow.state.checkpoints.place import Place
+from streamflow.state.checkpoints.segments import (
+    SEGMENT_BYTES,
+    Segment,
+    cut,
+    pack,
+    pack_outputs,
+    unpack,
+    unpack_outputs,
+)
 from streamflow.v1 import checkpoint_pb2 as pb
+
+SinkOutput = tuple[str, Output]
 
 VERSION = 1
 """Of the format. A reader refuses one that it does not know."""
@@ -26,6 +38,8 @@ _SMALL_BYTES = SEGMENT_BYTES // 2
 _MOST_SMALL = 16
 _OUT_OF_DATE = 10_000
 """Entries that may be out of date, however few there are."""
+_PACKED = 64
+"""Messages of a batch that are kept for outputs that do not fit into it one by one: 64 MB with the usual limits."""
 _SPARE = 8
 """Keys of dropped segments that are kept to be written again: a deletion leaves a mark for a while."""
 
@@ -33,13 +47,15 @@ _SPARE = 8
 class BucketLog:
     """Made by `streamflow.state.checkpoints.open_log`, which holds the lease."""
 
-    def __init__(self, bucket: Bucket, prefix: str, owner: str, lease: Lease) -> None:
+    def __init__(self, bucket: Bucket, prefix: str, owner: str, lease: Lease, place: Place) -> None:
         self.last: Snapshot | None = None
         self._bucket = bucket
         self._prefix = prefix
         self._owner = owner
         self._lease = lease
+        self.place = place
         self._position: Record | None = None
+        self._checkpoint = pb.Checkpoint(version=VERSION)
         self._meta: dict[str, bytes] = {}
         self._segments: list[Segment] = []
         self._dropped: list[Segment] = []
@@ -56,15 +72,17 @@ class BucketLog:
             found = await self._bucket.get(name)
             data = value_data(found)
             checkpoint = _checkpoint(data, self._where("position")) if data is not None else None
-            mine = pb.Checkpoint(version=VERSION) if checkpoint is None else checkpoint
-            mine.owner = self._owner
+            if checkpoint is not None:
+                self._checkpoint = checkpoint
+            self._checkpoint.owner = self._owner
             try:
-                await self._write([self._position_write(mine, found)])
+                await self._write([self._position_write(self._checkpoint, found)])
             except Stale:
                 continue  # the owner before was still at work
             break
         if checkpoint is not None and checkpoint.number:
             self.last = await self._load(checkpoint)
+            await self._move(await self._left())
 
     async def _load(self, checkpoint: pb.Checkpoint) -> Snapshot:
         stored = await self._stored()
@@ -89,6 +107,22 @@ class BucketLog:
         }
         positions = {step: _decoded(position) for step, position in checkpoint.positions.items()}
         return Snapshot(checkpoint.number, positions, snapshots, checkpoint.finished, dict(checkpoint.shapes))
+
+    async def _left(self) -> list[SinkOutput]:
+        """The outputs that the owner before had committed and not brought to their place."""
+        left: list[SinkOutput] = []
+        for each in self._checkpoint.outbox:
+            segment = _segment(each)
+            name = f"outbox.{segment.name}"
+            parts = [
+                value_data(await self._bucket.get(f"{self._prefix}.{name}.{part}"))
+                for part in range(segment.parts)
+            ]
+            try:
+                left += unpack_outputs(segment.joined(parts))
+            except StateError as error:
+                raise StateError(f"{self._where(name)} cannot be read: {error}") from error
+        return left[self._checkpoint.moved :]
 
     async def _stored(self) -> dict[tuple[int, int], bytes]:
         """All parts of segments that there are."""
@@ -165,31 +199,56 @@ class BucketLog:
             writes += [
                 Write(self._part_name(name, part), operation="delete") for part in range(spare.pop(name))
             ]
+        outputs = [(sink, output) for sink, each in change.outputs.items() for output in each]
+        now, later, outbox = self._split(outputs, writes)
         self._meta |= {step: _encoded(table.meta) for step, table in change.tables.items()}
-        checkpoint = pb.Checkpoint(
+        number = self._checkpoint.outputs
+        self._checkpoint = pb.Checkpoint(
             version=VERSION,
             owner=self._owner,
             number=change.number,
             positions={step: _encoded(position) for step, position in change.positions.items()},
             meta=self._meta,
             shapes=change.shapes,
-            segments=[
-                pb.Segment(name=s.name, parts=s.parts, bytes=s.size, checksum=s.checksum, entries=s.entries)
-                for s in [*kept, *added]
-            ],
+            segments=[*map(_listed, kept), *map(_listed, added)],
             finished=change.finished,
+            outputs=number,
+            outbox=[*map(_listed, outbox)],
         )
-        try:
-            await self._write([*writes, self._position_write(checkpoint, self._position)])
-        except Stale as error:
-            raise FencedError(
-                f"{self._where('position')}: another run has become the owner: checkpoint {change.number} of this one "
-                "was not saved"
-            ) from error
+        await self._write_on(writes, now)
         self._segments = [*kept, *added]
         self._dropped = []
         self._spare = spare
         self._written = sum(segment.entries for segment in added)
+        await self._move(later)
+
+    def _split(
+        self, outputs: list[SinkOutput], writes: list[Write]
+    ) -> tuple[list[SinkOutput], list[SinkOutput], list[Segment]]:
+        """The outputs that fit into the batch, and those that do not: these are added to the writes, packed."""
+        room = BATCH - len(writes) - 1
+        if len(outputs) <= room:
+            return outputs, [], []
+        room = max(0, room - _PACKED)
+        later = outputs[room:]
+        data = pack_outputs(later)
+        segment = Segment.of(0, data, len(later), self._bucket.max_value)
+        writes += [
+            Write(f"{self._prefix}.outbox.0.{part}", piece)
+            for part, piece in enumerate(cut(data, self._bucket.max_value))
+        ]
+        return outputs[:room], later, [segment]
+
+    async def _move(self, outputs: list[SinkOutput]) -> None:
+        """Bring packed outputs to their place, in as many batches as it takes. They belong to what is committed."""
+        while outputs:
+            some, outputs = outputs[: BATCH - 1], outputs[BATCH - 1 :]
+            if outputs:
+                self._checkpoint.moved += len(some)
+            else:
+                self._checkpoint.moved = 0
+                del self._checkpoint.outbox[:]
+            await self._write_on([], some)
 
     async def close(self) -> None:
         await self._lease.give_back()
@@ -200,11 +259,25 @@ class BucketLog:
         name = f"{self._prefix}.position"
         return Write(name, checkpoint.SerializeToString(), expected=revision(before), after=before)
 
-    async def _write(self, writes: list[Write]) -> None:
-        """Write all or nothing; the position comes last."""
+    async def _write_on(self, writes: list[Write], outputs: list[SinkOutput]) -> None:
+        """Write the position as it is now, and these with it."""
+        messages = self.place.messages(outputs, self._checkpoint.outputs)
+        self._checkpoint.outputs += len(messages)
+        try:
+            await self._write([*writes, self._position_write(self._checkpoint, self._position)], messages)
+        except Stale as error:
+            raise FencedError(
+                f"{self._where('position')}: another run has become the owner: checkpoint {self._checkpoint.number} of "
+                "this one was not saved"
+            ) from error
+        if outputs:
+            self.place.stored({sink for sink, _ in outputs}, revision(self._position) + len(messages))
+
+    async def _write(self, writes: list[Write], messages: Sequence[Message] = ()) -> None:
+        """Write all or nothing; the position is the last record."""
         for write in writes:
             self._bucket.check(write.name, write.data)
-        records = await self._bucket.commit(writes, ())
+        records = await self._bucket.commit(writes, (), messages)
         # Without an answer it was found out that it was applied, and not with which revisions.
         last = records[-1] if records else await self._bucket.get(writes[-1].name)
         if last is None or last.data != writes[-1].data:
@@ -232,6 +305,20 @@ def _checkpoint(data: bytes, where: str) -> pb.Checkpoint:
             "written by a newer release, or is not a checkpoint at all"
         )
     return checkpoint
+
+
+def _listed(segment: Segment) -> pb.Segment:
+    return pb.Segment(
+        name=segment.name,
+        parts=segment.parts,
+        bytes=segment.size,
+        checksum=segment.checksum,
+        entries=segment.entries,
+    )
+
+
+def _segment(listed: pb.Segment) -> Segment:
+    return Segment(listed.name, listed.parts, listed.bytes, listed.checksum, listed.entries)
 
 
 def _encoded(value: Any) -> bytes:

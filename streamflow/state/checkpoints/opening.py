@@ -11,6 +11,7 @@ from streamflow.engine.connector import RunContext
 from streamflow.state.bucket import Bucket, whole_seconds
 from streamflow.state.checkpoints.lease import Lease
 from streamflow.state.checkpoints.log import BucketLog
+from streamflow.state.checkpoints.place import Place
 from streamflow.state.keys import escape
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ async def open_log(checkpoint: Checkpoint, context: RunContext) -> BucketLog:
     lease = Lease(bucket, f"{prefix}.owner", owner, seconds, context.observer)
     await lease.take()
     context.spawn(_kept(lease, context.pipeline))
-    log = BucketLog(bucket, prefix, owner, lease)
+    place = Place(bucket, prefix, context.observer)
+    log = BucketLog(bucket, prefix, owner, lease, place)
     await log.begin()
+    if place.client is not None:
+        context.spawn(place.forget())
     return log
 
 
@@ -49,7 +53,7 @@ async def _bucket(checkpoint: Checkpoint, context: RunContext) -> Bucket:
 
     name = checkpoint.bucket or _NOT_IN_A_NAME.sub("_", context.pipeline)
     client = await client_for(context, checkpoint.servers, checkpoint.connection)
-    settings = BucketSettings(name, None, None, checkpoint.replicas, None, None)
+    settings = BucketSettings(name, replicas=checkpoint.replicas, messages=True)
     bucket = await open_bucket(settings, connection=client)
 
     async def found() -> Bucket:

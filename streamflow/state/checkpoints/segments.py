@@ -11,8 +11,9 @@ from itertools import islice
 
 from attrs import frozen
 
+from streamflow.engine.outbox import Output
 from streamflow.errors import StateError
-from streamflow.v1.checkpoint_pb2 import StateSegment
+from streamflow.v1.checkpoint_pb2 import OutboxSegment, StateSegment
 
 SEGMENT_BYTES = 512 * 1024
 """From this size on a segment is full."""
@@ -96,3 +97,25 @@ def unpack(data: bytes) -> dict[str, dict[bytes, bytes | None]]:
         entries = ((slot, state or None) for slot, state in zip(table.slots, table.states, strict=True))
         tables.setdefault(table.step, {}).update(entries)
     return tables
+
+
+def pack_outputs(outputs: Sequence[tuple[str, Output]]) -> bytes:
+    """Outputs of sinks, in order."""
+    segment = OutboxSegment()
+    segment.sinks.extend([sink for sink, _ in outputs])
+    segment.subjects.extend([output.subject for _, output in outputs])
+    segment.headers.extend([output.header for _, output in outputs])
+    segment.data.extend([output.data for _, output in outputs])
+    return segment.SerializeToString()
+
+
+def unpack_outputs(data: bytes) -> list[tuple[str, Output]]:
+    """What was packed. Raises `StateError` for anything else."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        segment = OutboxSegment.FromString(data)
+        columns = zip(segment.sinks, segment.subjects, segment.headers, segment.data, strict=True)
+        return [(sink, Output(subject, header, data)) for sink, subject, header, data in columns]
+    except (DecodeError, ValueError) as error:
+        raise StateError(f"it is no OutboxSegment: {error}") from error

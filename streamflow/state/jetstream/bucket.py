@@ -17,7 +17,7 @@ from streamflow._jetstream.admin import JetStreamError, request, stream_info
 from streamflow._jetstream.connection import close
 from streamflow._jetstream.protocol import Incoming, Outgoing
 from streamflow.errors import ConnectorError, StateError, shorten
-from streamflow.state.bucket import Done, Record, Stale, Write, revision
+from streamflow.state.bucket import Done, Message, Record, Stale, Write, revision
 from streamflow.state.jetstream.exchange import ANSWER_SECONDS, Answer, Exchange, NotNow, Unanswered
 from streamflow.state.jetstream.feed import JetStreamFeed
 from streamflow.state.jetstream.messages import (
@@ -124,15 +124,20 @@ class JetStreamBucket:
         self._tasks.add(task)
         task.add_done_callback(ended)
 
-    async def commit(self, writes: Sequence[Write], guards: Sequence[tuple[str, int]]) -> list[Record]:
+    async def commit(
+        self,
+        writes: Sequence[Write],
+        guards: Sequence[tuple[str, int]],
+        messages: Sequence[Message] = (),
+    ) -> list[Record]:
         self._number += 1
         commit = f"{self._writer}.{self._number}"
-        count = len(writes) + len(guards)
+        count = len(writes) + len(guards) + len(messages)
         patience = _Patience(_About(self.name, count), self._timeout)
         unanswered = False
         while True:
             try:
-                first = await self._send_batch(commit, writes, guards, patience) - count + 1
+                first = await self._send_batch(commit, writes, guards, messages, patience) - count + 1
                 return [
                     _written(write, first + index, lineage(f"{commit}=1", write.after))
                     for index, write in enumerate(writes)
@@ -224,7 +229,12 @@ class JetStreamBucket:
         return leader_record(answer, self.prefix, what)
 
     async def _send_batch(
-        self, commit: str, writes: Sequence[Write], guards: Sequence[tuple[str, int]], patience: _Patience
+        self,
+        commit: str,
+        writes: Sequence[Write],
+        guards: Sequence[tuple[str, int]],
+        messages: Sequence[Message],
+        patience: _Patience,
     ) -> int:
         """Send it once, under a batch id of its own."""
         batch = secrets.token_hex(8).encode()
@@ -237,14 +247,17 @@ class JetStreamBucket:
         for name, expected in guards:
             header = guard_header(f"{self.prefix}{name}".encode(), expected)
             parts.append((guard_subject(self.name), header, b""))
-        messages = []
+        place = f"$TX.{self.name}.".encode()
+        for subject, header, data in messages:
+            parts.append((place + subject, header.removesuffix(_END) or b"NATS/1.0", data))
+        outgoing = []
         for index, (subject, header, data) in enumerate(parts, 1):
             header += b"\r\nNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d" % (batch, index)
             if index == len(parts):
                 header += b"\r\nNats-Batch-Commit: 1"
-            messages.append(Outgoing(subject, b"", header + _END, data))
-        *before, last = messages
-        size = sum(len(message.data) for message in messages)
+            outgoing.append(Outgoing(subject, b"", header + _END, data))
+        *before, last = outgoing
+        size = sum(len(message.data) for message in outgoing)
         timeout = ANSWER_SECONDS + size / _BYTES_A_SECOND
         answer = await self._exchange.ask(last, before=before, timeout=timeout)
         return acknowledged(answer, patience.about)

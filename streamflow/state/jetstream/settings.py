@@ -39,6 +39,8 @@ class BucketSettings:
     replicas: int | None = None
     storage: str | None = None
     max_bytes: int | None = None
+    messages: bool = False
+    """Whether its stream also takes what a commit has beside the records."""
 
     def __attrs_post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -67,7 +69,7 @@ class BucketSettings:
             "max_bytes": self.max_bytes,
         }
         return {
-            "subjects": [f"$KV.{self.name}.>"],
+            "subjects": [f"$KV.{self.name}.>", *([f"$TX.{self.name}.>"] if self.messages else [])],
             "retention": "limits",
             "discard": "new",
             "allow_atomic": True,
