@@ -39,7 +39,8 @@ Items = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T]] | Callable[[]
 class RunOptions(TypedDict, total=False):
     """The options of `Pipeline.run`, `Pipeline.start` and `streamflow.run`.
 
-    * ``delivery``: what is promised, ``"at_least_once"`` (default) or ``"best_effort"``; see the README.
+    * ``delivery``: what is promised, ``"at_least_once"`` (default), ``"exactly_once"`` or
+      ``"best_effort"``; see docs/guarantees.md.
     * ``on_error``: the error policy of every step that has none of its own; default `Fail`.
     * ``checkpoint``: save what the pipeline remembers; a `Checkpoint`. Default None.
     * ``observers``: what hears of the run, each an `Observer`. Default none.

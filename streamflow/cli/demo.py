@@ -151,7 +151,12 @@ async def _compute(
     """Run both pipelines side by side, with the display. A failure of one stops the other."""
     async with (
         feed.start(settings=settings, observers=[progress.replay]) as feeding,
-        pipeline.start(settings=settings, observers=[progress.stages], checkpoint=Checkpoint()) as running,
+        pipeline.start(
+            settings=settings,
+            observers=[progress.stages],
+            checkpoint=Checkpoint(),
+            delivery="exactly_once",
+        ) as running,
     ):
         jobs = [asyncio.create_task(feeding.wait()), asyncio.create_task(running.wait())]
         async with progress.shown():

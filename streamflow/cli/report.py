@@ -23,7 +23,8 @@ def explain(console: Console, flights: int, rate: float, url: str) -> None:
         "Meanwhile a pipeline reads them and computes the mean departure delay of each carrier in windows of six "
         "hours of event time. A window is published to the stream DELAYS as soon as the watermark passes its end.\n\n"
         f"[dim]An embedded nats-server is at {url}, its streams in a temporary folder.\n"
-        "Open windows are saved every second, in a key-value bucket: after a crash it would go on from there.[/]\n"
+        "Open windows and results are committed every second, in one batch: after a crash nothing is lost or twice.[/]"
+        "\n"
     )
 
 

@@ -161,7 +161,7 @@ def test_run_with_options(shop: Path) -> None:
         "-m", "streamflow.cli", "run", "shop_of_tests:totals", "--delivery", "exactly_once", cwd=shop
     ) as run:
         assert run.end() == 1
-        assert "'exactly_once' needs transactional" in run.lines[-1]
+        assert "delivery='exactly_once' commits outputs" in run.lines[-1]
 
 
 def test_run_drains_on_sigterm(shop: Path) -> None:

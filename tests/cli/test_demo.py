@@ -39,7 +39,7 @@ def test_without_a_terminal_it_prints_lines_and_the_results_are_right(tmp_path: 
     lines = [line for line in shown.lines if " s  replayed " in line]
     assert "replayed 12,208  read 12,208" in lines[-1]
     assert f"lag 0  watermark 2013-01-15 04:52 UTC  windows {WINDOWS}" in lines[-1]
-    assert "Open windows are saved" in shown.output
+    assert "Open windows and results are committed" in shown.output
     assert re.search(r"├ by carrier +Keyed", shown.output)
     assert "\x1b" not in shown.output
     carriers = {flight.carrier for flight in load()}
