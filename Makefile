@@ -25,6 +25,10 @@ demo: $(VENV)/.runtime ## Replay two weeks of flights through an embedded NATS s
 test: $(VENV)/.dev ## Run the test suite, the real NATS server included.
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+.PHONY: chaos
+chaos: $(VENV)/.dev ## Kill processes and servers under a pipeline for some minutes, and compare with the model.
+	STREAMFLOW_CHAOS=1 $(BIN)/python -m pytest tests/chaos -s
+
 .PHONY: check
 check: lint types layers site ## Run every static check: lint, types, layers, site.
 

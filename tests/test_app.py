@@ -198,7 +198,10 @@ def test_the_traceback_is_there_for_those_who_debug(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ('run(Source([1]).to(Collect()), delivery="exactly_once")', "delivery='exactly_once' commits outputs"),
+        (
+            'run(Source([1]).to(Collect()), delivery="exactly_once")',
+            "delivery='exactly_once' commits outputs",
+        ),
         ('run(Source([1]).to(Collect()), delivery="perhaps")', "delivery must be one of"),
         ("run(Source([1]).to(Collect()), speed=3)", "unknown option 'speed'"),
     ],

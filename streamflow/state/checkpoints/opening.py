@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import socket
 from typing import TYPE_CHECKING
 
 from streamflow.engine.checkpoint import of_pipeline
@@ -26,7 +28,7 @@ async def open_log(checkpoint: Checkpoint, context: RunContext) -> BucketLog:
     bucket = await _bucket(checkpoint, context)
     # One token, whatever is in the name.
     prefix = f"{escape(context.pipeline.replace('.', ' '))}.{_PARTITION}"
-    owner = secrets.token_hex(8)
+    owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
     seconds = whole_seconds(checkpoint.lease, "Checkpoint's lease")
     assert seconds is not None
     lease = Lease(bucket, f"{prefix}.owner", owner, seconds, context.observer)
