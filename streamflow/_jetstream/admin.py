@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
@@ -20,7 +20,10 @@ from streamflow._jetstream.connection import ConnectionEvent, watch
 from streamflow._jetstream.settings import ConsumerSettings, StreamSettings
 from streamflow.errors import ConfigurationError, ConnectorError
 
+T = TypeVar("T")
+
 REQUEST_SECONDS = 5.0
+_ELECTION_SECONDS = 15.0
 
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
@@ -55,6 +58,10 @@ class JetStreamError(ConnectorError):
         self.err_code = err_code
 
 
+class UnansweredError(ConnectorError):
+    """Nobody answered a request to JetStream in time: it may have been served or not."""
+
+
 async def ensure_stream(client: Client, name: str, create: StreamSettings | None = None) -> StreamInfo:
     """Find the stream, or create it as ``create`` says; without ``create`` it must exist.
 
@@ -63,7 +70,7 @@ async def ensure_stream(client: Client, name: str, create: StreamSettings | None
     if create is not None:
         config = create.config()
         return await ensure_stream_like(client, name, config, config, what=f"stream {name!r}")
-    found = await stream_info(client, name)
+    found = await _patiently(lambda: stream_info(client, name))
     if found is None:
         raise ConnectorError(
             f"there is no stream {name!r}. Create it, or let it be created: "
@@ -85,9 +92,12 @@ async def ensure_stream_like(
 
     Errors call it ``what``, and its settings by ``names`` where the server's API calls them otherwise.
     """
-    found = await _find(client, f"STREAM.INFO.{_name(name, 'stream')}", _STREAM_NOT_FOUND)
-    if found is None:
-        found = await _create_stream(client, name, config, what)
+
+    async def ensured() -> dict[str, Any]:
+        found = await _find(client, f"STREAM.INFO.{_name(name, 'stream')}", _STREAM_NOT_FOUND)
+        return await _create_stream(client, name, config, what) if found is None else found
+
+    found = await _patiently(ensured)
     _compare(what, _stream_conflicts(required, found["config"], names))
     info: StreamInfo = StreamInfo.from_response(found)
     return info
@@ -97,9 +107,12 @@ async def ensure_consumer(client: Client, stream: str, settings: ConsumerSetting
     """Find the consumer, or create it. One that exists must match, but may allow more time and more unacknowledged."""
     name = _name(settings.name, "consumer")
     lookup = f"CONSUMER.INFO.{_name(stream, 'stream')}.{name}"
-    found = await _find(client, lookup, _CONSUMER_NOT_FOUND, _STREAM_NOT_FOUND)
-    if found is None:
-        found = await _create_consumer(client, stream, settings)
+
+    async def ensured() -> dict[str, Any]:
+        found = await _find(client, lookup, _CONSUMER_NOT_FOUND, _STREAM_NOT_FOUND)
+        return await _create_consumer(client, stream, settings) if found is None else found
+
+    found = await _patiently(ensured)
     _compare(f"consumer {name!r} of stream {stream!r}", _consumer_conflicts(settings, found["config"]))
     info: ConsumerInfo = ConsumerInfo.from_response(found)
     return info
@@ -140,7 +153,7 @@ async def request(client: Client, name: str, payload: Mapping[str, Any] | None =
             "JetStream is not enabled on this NATS server (nothing answers its API): start nats-server with -js"
         ) from error
     except TimeoutError as error:
-        raise ConnectorError(f"JetStream did not answer {subject} within {REQUEST_SECONDS:.0f} s") from error
+        raise UnansweredError(f"JetStream did not answer {subject} within {REQUEST_SECONDS:.0f} s") from error
     except nats.errors.Error as error:
         raise ConnectorError(f"cannot ask JetStream for {subject}: {error}") from error
     response: dict[str, Any] = json.loads(answer)
@@ -187,6 +200,17 @@ async def _find(
         if error.err_code in absent:
             return None
         raise
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again when nobody answers: a cluster elects a leader, which takes some seconds."""
+    deadline = asyncio.get_running_loop().time() + _ELECTION_SECONDS
+    while True:
+        try:
+            return await ask()
+        except UnansweredError:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
 
 
 async def _create_stream(client: Client, name: str, config: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from streamflow import Source
 from streamflow._jetstream.admin import request
 from streamflow._jetstream.connection import close, connect
 from streamflow.codecs import Json
-from streamflow.connectors.jetstream import JetStreamSink, StreamSettings
+from streamflow.connectors import Collect
+from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, StreamSettings
 from streamflow.errors import ConnectorError
 from streamflow.testing import NatsServer
 from tests.chaos.job import WINDOW
-from tests.jetstream.support import contents
 
 _JOB = Path(__file__).parent / "job.py"
 _PATIENCE = 60.0
@@ -247,24 +247,28 @@ class Weather:
             tail = log.read_text()[-4000:] if log.exists() else ""
             raise AssertionError(f"no sign of {what} within {_PATIENCE:g} s:\n{tail}") from None
 
+    async def _contents(self, stream: str) -> list[bytes]:
+        source = JetStreamSource(stream, until="end", servers=self.urls)
+        contents: list[bytes] = await source.to(Collect()).run()
+        return contents
+
     async def _compare(self) -> None:
         """Everything in the output streams, with what follows from the events as they are stored."""
         report = self.report
-        async with self._connected() as client:
-            await self._until("the last sum", lambda: self._has_more("SUMS", report.messages - 1))
-            events = [json.loads(event) for event in await contents(client, "EVENTS")]
-            report.messages = len(events)
-            sums, windows = _model(events)
-            await self._until("the last window", lambda: self._has_more("WINDOWS", len(windows) - 1))
-            await asyncio.sleep(1.0)  # for more than there should be
-            found_sums: dict[str, list[int]] = defaultdict(list)
-            for message in await contents(client, "SUMS"):
-                pair = json.loads(message)
-                found_sums[pair["key"]].append(pair["value"])
-            found_windows: dict[tuple[str, float], list[int]] = defaultdict(list)
-            for message in await contents(client, "WINDOWS"):
-                pair = json.loads(message)
-                found_windows[pair["key"], pair["value"]["start"]].append(pair["value"]["value"])
+        await self._until("the last sum", lambda: self._has_more("SUMS", report.messages - 1))
+        events = [json.loads(event) for event in await self._contents("EVENTS")]
+        report.messages = len(events)
+        sums, windows = _model(events)
+        await self._until("the last window", lambda: self._has_more("WINDOWS", len(windows) - 1))
+        await asyncio.sleep(1.0)  # for more than there should be
+        found_sums: dict[str, list[int]] = defaultdict(list)
+        for message in await self._contents("SUMS"):
+            pair = json.loads(message)
+            found_sums[pair["key"]].append(pair["value"])
+        found_windows: dict[tuple[str, float], list[int]] = defaultdict(list)
+        for message in await self._contents("WINDOWS"):
+            pair = json.loads(message)
+            found_windows[pair["key"], pair["value"]["start"]].append(pair["value"]["value"])
         for key in sums:
             if found_sums[key] != sums[key]:
                 report.wrong.append(f"sums of {key}")

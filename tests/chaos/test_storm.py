@@ -32,3 +32,9 @@ def test_a_short_storm(server: NatsServer, tmp_path: Path) -> None:
 @pytest.mark.skipif(not _LONG, reason="takes minutes: make chaos")
 def test_a_long_storm(server: NatsServer, tmp_path: Path) -> None:
     blow([server], 1, tmp_path, Storm(kills=30, zombies=3, servers=5))
+
+
+@pytest.mark.skipif(not _LONG, reason="takes minutes: make chaos")
+def test_a_storm_over_a_cluster(cluster: list[NatsServer], tmp_path: Path) -> None:
+    """The leader of the checkpoints' stream is killed, too: everything has three replicas."""
+    blow(cluster, 3, tmp_path, Storm(kills=5, zombies=1, servers=3))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nats.aio.client import Client
-
-from streamflow._jetstream.admin import request
 from streamflow.engine.observer import Observer
 from streamflow.engine.outbox import Output
 from streamflow.errors import ConnectorError
 from streamflow.state.bucket import Bucket, Message
 from streamflow.state.keys import escape
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 _LOOK_SECONDS = 1.0
 
@@ -73,6 +73,8 @@ class Place:
                         self._observer.event("outputs not removed", stream=self.stream, error=str(error))
 
     async def _forget_of(self, sink: str, client: Client, stream: str) -> None:
+        from streamflow._jetstream.admin import request
+
         info = await request(client, f"STREAM.INFO.{stream}")
         taken = sequence_taken(info, self.stream, self.subjects(sink))
         if not taken:
