@@ -57,6 +57,10 @@ class StateError(StreamflowError):
     """Saved state that cannot be read, written, or matched with the pipeline that asks for it."""
 
 
+class FullError(StateError):
+    """A bucket, or the store of its server, has no room for more."""
+
+
 class FencedError(StateError):
     """Another run has become the owner of the pipeline's checkpoints: this one must not go on."""
 

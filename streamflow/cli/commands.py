@@ -95,6 +95,65 @@ def graph(target: str, output: Path | None) -> None:
             raise ConfigurationError(f"cannot write {output}: say a name that ends with .svg or .mmd")
 
 
+@cli.group()
+def state() -> None:
+    """Look at what pipelines have saved in a BUCKET of checkpoints, or reset it.
+
+    NATS_URL names the servers.
+    """
+
+
+@state.command("ls")
+@click.argument("bucket")
+@click.option("--servers", help="URL of the servers.")
+def state_ls(bucket: str, servers: str | None) -> None:
+    """The pipelines: their last checkpoint, who is at work, what their steps remember."""
+    from streamflow.cli.state import show_pipelines
+
+    with _clear_errors():
+        show_pipelines(bucket, servers, click.echo)
+
+
+@state.command("get")
+@click.argument("bucket")
+@click.argument("pipeline")
+@click.argument("step")
+@click.argument("key", required=False)
+@click.option("--servers", help="URL of the servers.")
+def state_get(bucket: str, pipeline: str, step: str, key: str | None, servers: str | None) -> None:
+    """What a step remembers, of all keys or of one, as lines of JSON."""
+    from streamflow.cli.state import show_entries
+
+    with _clear_errors():
+        show_entries(bucket, servers, pipeline, step, key, click.echo)
+
+
+@state.command("export")
+@click.argument("bucket")
+@click.argument("pipeline")
+@click.option("--servers", help="URL of the servers.")
+def state_export(bucket: str, pipeline: str, servers: str | None) -> None:
+    """Everything that a pipeline remembers, as lines of JSON."""
+    from streamflow.cli.state import show_entries
+
+    with _clear_errors():
+        show_entries(bucket, servers, pipeline, None, None, click.echo)
+
+
+@state.command("reset")
+@click.argument("bucket")
+@click.argument("pipeline")
+@click.option("--servers", help="URL of the servers.")
+@click.confirmation_option(prompt="Forget what this pipeline has saved, and begin anew with its next run?")
+def state_reset(bucket: str, pipeline: str, servers: str | None) -> None:
+    """Forget a pipeline's checkpoints. Refused while it is at work."""
+    from streamflow.cli.state import reset_pipeline
+
+    with _clear_errors():
+        reset_pipeline(bucket, servers, pipeline)
+    click.echo(f"pipeline {pipeline!r} begins anew")
+
+
 @cli.command()
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=4222, show_default=True, help="0: any free one."

@@ -59,6 +59,20 @@ def unescape(name: str) -> str:
     return key
 
 
+def escape_token(text: str) -> str:
+    """Any text as one token, dots included.
+
+    >>> escape_token("größe 3..x")
+    'gr=C3=B6=C3=9Fe=203=2E=2Ex'
+    """
+    return _escape_token(text)
+
+
+def unescape_token(token: str) -> str:
+    """The text of a token."""
+    return "" if token == _EMPTY else _CODES.sub(_decode, token)
+
+
 def escape_pattern(pattern: str) -> str:
     """The subject filter of a pattern: ``*`` stands for one token, ``>`` at the end for one or more.
 

@@ -15,6 +15,7 @@ from streamflow.connectors import Collect
 from streamflow.engine.observer import Observer
 from streamflow.errors import FencedError, StateError
 from streamflow.operators import Batch, Fold, Inspect, Keyed, Sum, TumblingWindow
+from streamflow.state.jetstream import BucketSettings, open_bucket
 from streamflow.testing import NatsServer
 from tests.jetstream.support import bounded, connected
 
@@ -153,6 +154,36 @@ async def test_a_run_whose_lease_is_taken_saves_nothing_more(server: NatsServer)
     third: list[Any] = []
     await totals(range(900), third).run(checkpoint=checkpoint)
     assert dict(third) == result(900) and len(third) == 100
+
+
+@bounded
+async def test_a_full_bucket_makes_the_pipeline_wait(server: NatsServer) -> None:
+    async with connected(server.url) as client:
+        settings = BucketSettings("totals", max_bytes=60_000, messages=True)
+        bucket = await open_bucket(settings, connection=client)
+        await bucket.close()
+        other = await client.jetstream().key_value("totals")
+        await other.put("filling", bytes(55_000))
+        seen: list[Any] = []
+        told = Told()
+        fold: Any = Keyed(lambda x: x, Fold(0, lambda total, x: total + x))
+        pipeline = Source(range(1000)).via(fold).via(Inspect(seen.append)).to(Collect(), name="totals")
+        checkpoint = Checkpoint(servers=server.url, every=0.05)
+        async with pipeline.start(checkpoint=checkpoint, observers=[told]) as running:
+            await told.until(lambda: any(name == "bucket is full" for name, _ in told.events))
+            assert told.checkpoints == 0
+            await other.purge("filling")
+            await running.wait()
+        assert told.checkpoints > 0 and len(seen) == 1000
+        again: list[Any] = []
+        await (
+            Source(range(1000))
+            .via(fold)
+            .via(Inspect(again.append))
+            .to(Collect(), name="totals")
+            .run(checkpoint=checkpoint)
+        )
+        assert again == []
 
 
 # Pipelines that do not fit

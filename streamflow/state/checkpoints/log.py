@@ -14,7 +14,7 @@ from typing import Any
 
 from streamflow.engine.checkpoint import Rewrite, Snapshot, TableSnapshot
 from streamflow.engine.outbox import Output
-from streamflow.errors import FencedError, StateError
+from streamflow.errors import FencedError, FullError, StateError
 from streamflow.state.bucket import BATCH, Bucket, Message, Record, Stale, Write, revision, value_data
 from streamflow.state.checkpoints.lease import Lease
 from streamflow.state.checkpoints.place import Place
@@ -38,6 +38,7 @@ _SMALL_BYTES = SEGMENT_BYTES // 2
 _MOST_SMALL = 16
 _OUT_OF_DATE = 10_000
 """Entries that may be out of date, however few there are."""
+_FULL_SECONDS = 0.5
 _PACKED = 64
 """Messages of a batch that are kept for outputs that do not fit into it one by one: 64 MB with the usual limits."""
 _SPARE = 8
@@ -84,11 +85,22 @@ class BucketLog:
             self.last = await self._load(checkpoint)
             await self._move(await self._left())
 
+    async def look(self) -> Snapshot | None:
+        """The last commit of whoever owns the checkpoints, without becoming the owner."""
+        while True:
+            found = await self._bucket.get(f"{self._prefix}.position")
+            data = value_data(found)
+            if data is None:
+                return None
+            try:
+                return await self._load(_checkpoint(data, self._where("position")))
+            except StateError:
+                if await self._bucket.get(f"{self._prefix}.position") == found:
+                    raise  # else a commit came in between
+
     async def _load(self, checkpoint: pb.Checkpoint) -> Snapshot:
         stored = await self._stored()
-        self._segments = [
-            Segment(s.name, s.parts, s.bytes, s.checksum, s.entries) for s in checkpoint.segments
-        ]
+        self._segments = [*map(_segment, checkpoint.segments)]
         tables: dict[str, dict[bytes, bytes | None]] = {step: {} for step in checkpoint.meta}
         for segment in self._segments:
             parts = [stored.pop((segment.name, part), None) for part in range(segment.parts)]
@@ -103,9 +115,9 @@ class BucketLog:
                 {slot: state for slot, state in entries.items() if state is not None},
                 _decoded(checkpoint.meta[step]) if step in checkpoint.meta else {},
             )
-            for step, entries in tables.items()
+            for step, entries in sorted(tables.items())
         }
-        positions = {step: _decoded(position) for step, position in checkpoint.positions.items()}
+        positions = {step: _decoded(position) for step, position in sorted(checkpoint.positions.items())}
         return Snapshot(checkpoint.number, positions, snapshots, checkpoint.finished, dict(checkpoint.shapes))
 
     async def _left(self) -> list[SinkOutput]:
@@ -277,12 +289,21 @@ class BucketLog:
         """Write all or nothing; the position is the last record."""
         for write in writes:
             self._bucket.check(write.name, write.data)
-        records = await self._bucket.commit(writes, (), messages)
+        records = await self._commit(writes, messages)
         # Without an answer it was found out that it was applied, and not with which revisions.
         last = records[-1] if records else await self._bucket.get(writes[-1].name)
         if last is None or last.data != writes[-1].data:
             raise Stale
         self._position = last
+
+    async def _commit(self, writes: list[Write], messages: Sequence[Message]) -> list[Record]:
+        """Commit, and wait while the bucket is full: the pipeline can go on as soon as outputs have been taken."""
+        while True:
+            try:
+                return await self._bucket.commit(writes, (), messages)
+            except FullError as error:
+                self.place.told("bucket is full", error)
+                await asyncio.sleep(_FULL_SECONDS)
 
     def _part_name(self, name: int, part: int) -> str:
         return f"{self._prefix}.segment.{name}.{part}"

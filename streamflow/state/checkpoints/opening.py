@@ -14,7 +14,7 @@ from streamflow.state.bucket import Bucket, whole_seconds
 from streamflow.state.checkpoints.lease import Lease
 from streamflow.state.checkpoints.log import BucketLog
 from streamflow.state.checkpoints.place import Place
-from streamflow.state.keys import escape
+from streamflow.state.keys import escape_token
 
 if TYPE_CHECKING:
     from streamflow.policies import Checkpoint
@@ -26,8 +26,7 @@ _NOT_IN_A_NAME = re.compile(r"[^-_a-zA-Z0-9]")
 async def open_log(checkpoint: Checkpoint, context: RunContext) -> BucketLog:
     """Wait until no other run has the pipeline, keep those before out, and load the last checkpoint."""
     bucket = await _bucket(checkpoint, context)
-    # One token, whatever is in the name.
-    prefix = f"{escape(context.pipeline.replace('.', ' '))}.{_PARTITION}"
+    prefix = f"{escape_token(context.pipeline)}.{_PARTITION}"
     owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
     seconds = whole_seconds(checkpoint.lease, "Checkpoint's lease")
     assert seconds is not None

@@ -14,7 +14,7 @@ from streamflow.engine.observer import Observer
 from streamflow.engine.outbox import Output
 from streamflow.errors import ConnectorError
 from streamflow.state.bucket import Bucket, Message
-from streamflow.state.keys import escape
+from streamflow.state.keys import escape_token
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -37,7 +37,7 @@ class Place:
 
     def subjects(self, sink: str) -> str:
         """What matches the outputs of a sink; its last wildcard is the subject that each is for."""
-        return f"$TX.{self.bucket}.{self._prefix}.{_token(sink)}.*.>"
+        return f"$TX.{self.bucket}.{self._prefix}.{escape_token(sink)}.*.>"
 
     def taken_by(self, sink: str, client: Client, stream: str) -> None:
         """Say which stream takes the outputs of a sink."""
@@ -50,11 +50,15 @@ class Place:
         for sink, output in outputs:
             token = tokens.get(sink)
             if token is None:
-                token = tokens[sink] = f"{self._prefix}.{_token(sink)}".encode()
+                token = tokens[sink] = f"{self._prefix}.{escape_token(sink)}".encode()
             subject = b"%b.%d.%b" % (token, number, output.subject)
             messages.append(Message(subject, output.header, output.data))
             number += 1
         return messages
+
+    def told(self, event: str, error: Exception) -> None:
+        """Tell observers what is in the way."""
+        self._observer.event(event, bucket=self.bucket, error=str(error))
 
     def stored(self, sinks: Iterable[str], sequence: int) -> None:
         """Outputs of these sinks have been stored, the last of them at this sequence or before."""
@@ -70,7 +74,7 @@ class Place:
                     try:
                         await self._forget_of(sink, client, stream)
                     except ConnectorError as error:
-                        self._observer.event("outputs not removed", stream=self.stream, error=str(error))
+                        self.told("outputs not removed", error)
 
     async def _forget_of(self, sink: str, client: Client, stream: str) -> None:
         from streamflow._jetstream.admin import request
@@ -94,8 +98,3 @@ def sequence_taken(info: dict[str, Any], stream: str | None, subjects: str) -> i
         if source.get("name") == stream and any(each.get("src") == subjects for each in transforms):
             return int(source.get("seq") or 0)
     return 0
-
-
-def _token(sink: str) -> str:
-    """One token, whatever is in the name of a step."""
-    return escape(sink.replace(".", " "))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from streamflow._jetstream.protocol import Incoming, Status, decode_headers
-from streamflow.errors import StateError, shorten
+from streamflow.errors import FullError, StateError, shorten
 from streamflow.state.bucket import MARKER_SECONDS, Record, Stale, Write
 from streamflow.state.entry import Operation
 from streamflow.state.jetstream.exchange import Answer, NotNow
@@ -117,7 +117,7 @@ def acknowledged(answer: Answer | Exception, what: object) -> int:
     if code == _BATCH_TOO_LARGE:
         raise StateError(f"{what} is too large for one atomic batch: {reason}")
     if code in _FULL:
-        raise StateError(f"{what} was refused, the bucket or the server's store is full: {reason}")
+        raise FullError(f"{what} was refused, the bucket or the server's store is full: {reason}")
     if code == _INCOMPLETE_BATCH or code in _TOO_MANY_BATCHES or error.get("code") in (429, 503):
         raise NotNow(reason)
     raise StateError(f"{what} was refused: {reason}")

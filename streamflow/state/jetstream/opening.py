@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nats.aio.client import Client
 
-from streamflow._jetstream.admin import ensure_stream_like
+from streamflow._jetstream.admin import ensure_stream_like, stream_info
 from streamflow._jetstream.connection import check_client, close, connect, server_urls
 from streamflow.errors import ConnectorError, StateError
 from streamflow.state.jetstream.bucket import JetStreamBucket
@@ -22,12 +22,15 @@ async def open_bucket(
     servers: str | Sequence[str] | None = None,
     connection: Client | None = None,
     timeout: float = 30.0,
+    create: bool = True,
 ) -> JetStreamBucket:
-    """A bucket on a connection of its own, or on one that stays open."""
+    """A bucket on a connection of its own, or on one that stays open. Without ``create`` it must exist."""
     if connection is not None:
         return await _open(settings, check_client(connection), timeout, owned=False)
     client = await connect(list(server_urls(servers)))
     try:
+        if not create and await stream_info(client, settings.stream) is None:
+            raise StateError(f"there is no bucket {settings.name!r}")
         return await _open(settings, client, timeout, owned=True)
     except BaseException:
         await close(client)
