@@ -40,9 +40,8 @@ def test_what_is_saved_is_shown_exported_and_reset(server: NatsServer) -> None:
     lines = state(server, "ls", "kept").output.splitlines()
     assert lines[0] == "my totals.v1: checkpoint 1, finished, not at work"
     assert lines[1].startswith("  source Source: ")
-    assert lines[2].startswith("  step Keyed/Fold: 2 entries, ") and lines[2].endswith(
-        "bytes (by key: Folding)"
-    )
+    assert lines[2] == "  step Batch: 0 entries, 0 bytes (Batching)"
+    assert lines[3].startswith("  step Keyed/Fold: 2 entries, ") and lines[3].endswith(" (by key: Folding)")
     assert "other: checkpoint 1, finished, not at work" in lines
 
     shown = state(server, "get", "kept", "my totals.v1", "Keyed/Fold").output
@@ -73,7 +72,7 @@ def test_what_is_not_there_is_said(server: NatsServer) -> None:
         (("get", "kept", "unknown", "Fold"), "bucket 'kept' has no checkpoint of pipeline 'unknown'"),
         (("export", "kept", "unknown"), "bucket 'kept' has no checkpoint of pipeline 'unknown'"),
         (("reset", "kept", "unknown", "--yes"), "bucket 'kept' has no checkpoint of pipeline 'unknown'"),
-        (("get", "kept", "my totals.v1", "Sum"), "remembers nothing of step 'Sum': it has Keyed/Fold, Batch"),
+        (("get", "kept", "my totals.v1", "Sum"), "remembers nothing of step 'Sum': it has Batch, Keyed/Fold"),
     ]:
         result = state(server, *arguments)
         assert result.exit_code == 1
