@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -31,15 +31,33 @@ class Topic:
 
 
 @contextmanager
-def topic(url: str, messages: int = 0) -> Iterator[Topic]:
+def topic(url: str, messages: int = 0, body: Callable[[int], bytes] = lambda number: BODY) -> Iterator[Topic]:
     """A new stream (file storage, the server's defaults) that holds `messages` of 100 bytes; deleted at the end."""
     number = next(_numbers)
     made = Topic(url, f"BENCH{number}", f"bench.{number}")
-    asyncio.run(_create(made, messages))
+    asyncio.run(_create(made, messages, body))
     try:
         yield made
     finally:
         asyncio.run(_delete(made))
+
+
+@contextmanager
+def empty_bucket(url: str) -> Iterator[str]:
+    """The name of a bucket that does not exist; deleted at the end if somebody made it."""
+    name = f"bench{next(_numbers)}"
+
+    async def delete() -> None:
+        from nats.js.errors import NotFoundError
+
+        async with client(url) as (_, js):
+            with suppress(NotFoundError):
+                await js.delete_key_value(name)
+
+    try:
+        yield name
+    finally:
+        asyncio.run(delete())
 
 
 @asynccontextmanager
@@ -105,11 +123,11 @@ async def _expect(
     expect(what, seen, wanted)
 
 
-async def _create(topic: Topic, messages: int) -> None:
+async def _create(topic: Topic, messages: int, body: Callable[[int], bytes]) -> None:
     async with client(topic.url) as (connection, js):
         await js.add_stream(name=topic.stream, subjects=[topic.subject])
         for sent in range(messages):
-            await connection.publish(topic.subject, BODY)
+            await connection.publish(topic.subject, body(sent))
             if sent % 1_000 == 999:
                 await connection.flush()  # the server keeps up, and no buffer grows
         await connection.flush()

@@ -7,14 +7,14 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import frozen
 
-from streamflow import EventTime, Source, Window
+from streamflow import Checkpoint, EventTime, Source, Window
 from streamflow.codecs import Json
 from streamflow.connectors import Collect, Discard, Into
-from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource
+from streamflow.connectors.jetstream import JetStreamSink, JetStreamSource, StreamSettings
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
 from streamflow.graph import Flow, Sink
@@ -33,16 +33,27 @@ from streamflow.operators import (
     join,
     merge,
 )
+from streamflow.policies import Delivery
 from streamflow.state import ObjectStore
 from streamflow.state.store import Opening
 from tests.benchmarks import work
-from tests.benchmarks.jetstream import Topic, bucket, client, expect_acknowledged, expect_stored, new_durable
+from tests.benchmarks.jetstream import (
+    Topic,
+    bucket,
+    client,
+    empty_bucket,
+    expect_acknowledged,
+    expect_stored,
+    new_durable,
+)
+from tests.benchmarks.jetstream import topic as new_topic
 from tests.benchmarks.process import resident_memory
 from tests.benchmarks.work import (
     BODY,
     FEW_KEYS,
     GAP_SECONDS,
     JOIN_SECONDS,
+    ORDER_KEYS,
     OUT_OF_ORDER_SECONDS,
     STEP_SECONDS,
     TASKS,
@@ -250,6 +261,48 @@ def many_keys(url: str, keys: int, known: bool) -> Measured:
         return seconds
 
     return Measured(asyncio.run(work()), keys)
+
+
+@frozen
+class Order:
+    customer: int
+    at: float
+
+
+def order_windows(topic: Topic, count: int, delivery: Delivery) -> Measured:
+    at: EventTime[Order] = EventTime(lambda order: order.at, max_ahead=None)
+    window = TumblingWindow(timedelta(seconds=WINDOW_SECONDS), time=at, into=Count())
+    # Each customer has orders in each of the two minutes, if there are enough.
+    customers = min(ORDER_KEYS, count // 2)
+    return _orders(topic, count, Keyed(_customer, window), 2 * customers, delivery)
+
+
+def order_counts(topic: Topic, count: int, delivery: Delivery) -> Measured:
+    fold = Fold[Order, int](0, lambda total, order: total + 1, state=int)
+    return _orders(topic, count, Keyed(_customer, fold), count, delivery)
+
+
+def _customer(order: Order) -> int:
+    return order.customer
+
+
+def _orders(topic: Topic, count: int, flow: Flow[Order, Any], outputs: int, delivery: Delivery) -> Measured:
+    async def work(out: Topic, bucket: str) -> float:
+        source = JetStreamSource(
+            topic.stream, topic.subject, until=count, codec=Json(Order), servers=topic.url
+        )
+        sink = JetStreamSink[Any](
+            out.stream, out.subject, codec=Json(), create=StreamSettings(out.subject), servers=topic.url
+        )
+        checkpoint = None if delivery == "best_effort" else Checkpoint(bucket, servers=topic.url)
+        start = time.perf_counter()
+        await source.via(flow).to(sink).run(delivery=delivery, checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        await expect_stored(out, outputs)
+        return seconds
+
+    with new_topic(topic.url) as out, empty_bucket(topic.url) as bucket:
+        return Measured(asyncio.run(work(out, bucket)), count)
 
 
 def _store(url: str, name: str) -> Opening[int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
+from streamflow.policies import Delivery
 from streamflow.testing.server import NatsServer
 from tests.benchmarks import baselines, peers_memory, peers_nats
 from tests.benchmarks.jetstream import Topic, topic
@@ -27,7 +28,16 @@ from tests.benchmarks.table import (
     megabytes,
     within,
 )
-from tests.benchmarks.work import KEYS, STEP_SECONDS, WINDOW_SECONDS, Absent, Measured, expect
+from tests.benchmarks.work import (
+    KEYS,
+    ORDER_KEYS,
+    STEP_SECONDS,
+    WINDOW_SECONDS,
+    Absent,
+    Measured,
+    expect,
+    order,
+)
 
 UPDATES = 1_000  # not scaled: what waits together is applied together
 MEMORY_SECONDS = 20.0
@@ -99,6 +109,14 @@ class Ours(Protocol):
         """`count` messages of `BODY` into a `JetStreamSink` with message ids, until all are confirmed."""
         ...
 
+    def order_windows(self, topic: Topic, count: int, delivery: Delivery) -> Measured:
+        """Orders (`order`) counted by customer and minute, into a new stream; at least once with a checkpoint."""
+        ...
+
+    def order_counts(self, topic: Topic, count: int, delivery: Delivery) -> Measured:
+        """Orders counted by customer so far: a result for each."""
+        ...
+
     def hot_key(self, url: str, updates: int) -> Measured:
         """So many tasks that each `update` the same key of an `ObjectStore` once, at the same time."""
         ...
@@ -138,6 +156,8 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
     with NatsServer() as server:
         yield source(ours, server.url, _count(100_000, scale))
         yield sink(ours, server.url, _count(50_000, scale))
+        yield order_windows(ours, server.url, _count(100_000, scale))
+        yield order_counts(ours, server.url, _count(100_000, scale))
         yield relay(ours, server.url, _count(3_000, scale))
         yield hot_key(ours, server.url)
         yield many_keys(ours, server.url)
@@ -287,6 +307,34 @@ def source(ours: Ours, url: str, n: int) -> Row:
                 "nats-py fetch(1000)": lambda: peers_nats.nats_fetch(full, n // 2),
                 "FastStream pull": lambda: peers_nats.faststream_pull(full, n // 5),
                 "FastStream pull, batches": lambda: peers_nats.faststream_batch(full, n // 5),
+            },
+        )
+
+
+def order_windows(ours: Ours, url: str, n: int) -> Row:
+    with topic(url, n, order(n)) as full:
+        return compared_row(
+            f"exactly once: JetStream → JSON → count per minute, {ORDER_KEYS:,} keys → JetStream, per message",
+            [faster(1.2, "nats-py fetch(1000)"), within(1 / 0.7, "best effort")],
+            lambda: ours.order_windows(full, n, "exactly_once"),
+            {
+                "nats-py fetch(1000)": lambda: peers_nats.nats_fetch(full, n // 2),
+                "best effort": lambda: ours.order_windows(full, n, "best_effort"),
+                "at least once": lambda: ours.order_windows(full, n, "at_least_once"),
+            },
+        )
+
+
+def order_counts(ours: Ours, url: str, n: int) -> Row:
+    with topic(url, n, order(n)) as full:
+        return compared_row(
+            f"exactly once: JetStream → JSON → Keyed(Fold), {ORDER_KEYS:,} keys → JetStream for each, per message",
+            [within(2, "nats-py fetch(1000)")],
+            lambda: ours.order_counts(full, n, "exactly_once"),
+            {
+                "nats-py fetch(1000)": lambda: peers_nats.nats_fetch(full, n // 2),
+                "best effort": lambda: ours.order_counts(full, n, "best_effort"),
+                "at least once": lambda: ours.order_counts(full, n, "at_least_once"),
             },
         )
 

@@ -236,3 +236,22 @@ def expected_visit(n: int, keys: int, is_shuffled: bool) -> tuple[int, int]:
     """The last key of `visits`, and its sum when each key was visited once before."""
     made = visits(n, keys, is_shuffled)
     return made[-1], made[-1] * (made.count(made[-1]) + 1)
+
+
+# Orders: what the rows of checkpoints read
+
+ORDER_KEYS = 10_000
+ORDER_SECONDS = 120.0
+
+
+def order(count: int) -> Callable[[int], bytes]:
+    """The messages of `count` orders of so many customers in two minutes, 100 bytes each, by number."""
+
+    def body(number: int) -> bytes:
+        text = b'{"customer": %d, "at": %.6f, "note": "' % (
+            number * 7919 % ORDER_KEYS,
+            number * ORDER_SECONDS / count,
+        )
+        return text.ljust(98, b".") + b'"}'
+
+    return body
