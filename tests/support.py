@@ -22,6 +22,9 @@ from streamflow.testing import MemoryStore, VirtualClock, run_virtual
 T = TypeVar("T")
 R = TypeVar("R")
 
+_INSTANT = 1e-9
+"""Less than this does not move a clock: it may be lost in rounding."""
+
 DEADLINE = 30.0
 """Real seconds after which a test of threads or processes is stuck."""
 
@@ -171,7 +174,7 @@ class _ChunkReader(Reader):
             return None
         if source.times is not None:
             clock = self._context.run.clock
-            while (wait := source.times[number] - clock.now()) > 0:
+            while (wait := source.times[number] - clock.now()) > _INSTANT:
                 await asyncio.sleep(wait)
         else:
             await asyncio.sleep(0)
@@ -375,6 +378,15 @@ def flatten(values: Any) -> list[int]:
 
 
 # Checkpoints
+
+
+def times_for(chunks: list[list[int]], gaps: list[float]) -> list[float]:
+    """Clock times for chunks: the gaps in turn between them."""
+    times, now = [], 0.0
+    for number in range(len(chunks)):
+        now += gaps[number % len(gaps)]
+        times.append(now)
+    return times
 
 
 def restarts(

@@ -15,6 +15,7 @@ from streamflow.engine.channel import Channel, Signal
 from streamflow.engine.chunk import Barrier
 from streamflow.engine.observer import Observer
 from streamflow.engine.outbox import Outbox, Output
+from streamflow.engine.points import reached
 from streamflow.engine.table import CHECK_EVERY, Frozen, StateTable
 from streamflow.errors import StateError
 
@@ -217,6 +218,7 @@ class Coordinator:
             self._missing = {stage for stage, alive in self._participants.items() if alive}
             positions = self._inject(Barrier(self._number))
             self._inject_behind_finished()
+            reached("barrier sent")
             for stage, alive in self._participants.items():
                 if alive:
                     stage.wake()
@@ -224,10 +226,12 @@ class Coordinator:
                     self._freeze(stage)
             await self._all_arrived()
             tables = {step: await _encoded(frozen) for step, frozen in self._parts.items()}
+            reached("before commit")
             with of_pipeline(self._pipeline):
                 await self._log.commit(
                     Snapshot(self._number, positions, tables, finished, self._shapes, self._outputs)
                 )
+            reached("after commit")
             for stage in self._participants:
                 for outbox in stage.outboxes:
                     outbox.release()

@@ -20,6 +20,7 @@ from streamflow.engine.connector import Reader, SyncReader
 from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Observer
 from streamflow.engine.output import ToChannel
+from streamflow.engine.points import reached
 from streamflow.engine.stage import Stage
 from streamflow.engine.step import SLICE
 
@@ -78,6 +79,7 @@ class Pump:
         return waits and not self.ended
 
     def _read(self, chunk: Chunk) -> None:
+        reached("chunk read")
         self._observer.processed(self.name, len(chunk), len(chunk))
 
     def _mark(self) -> None:

@@ -16,6 +16,7 @@ from streamflow.engine.guard import reraise
 from streamflow.engine.observer import Observer
 from streamflow.engine.outbox import Outbox
 from streamflow.engine.output import Output
+from streamflow.engine.points import reached
 from streamflow.engine.step import SLICE, SyncStep
 from streamflow.engine.table import StateTable
 
@@ -47,7 +48,9 @@ class SinkOutput:
         try:
             if isinstance(item, Chunk):
                 count = len(item)
+                reached("before write")
                 await self._writer.write(item)
+                reached("after write")
                 self._observer.processed(self._name, count, count)
             elif isinstance(item, Barrier | End):
                 await self._writer.flush()
@@ -148,7 +151,9 @@ class Stage:
                 if isinstance(item, Barrier) and self._coordinator is not None:
                     # A sink has everything delivered before its stage counts as arrived.
                     await self._output.put(item)
+                    reached("before snapshot")
                     self._coordinator.arrived(self)
+                    reached("after snapshot")
                 else:
                     await self._output.put(item)
                 if isinstance(item, End) or self._output.detached:

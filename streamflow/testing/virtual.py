@@ -8,6 +8,7 @@ that asyncio times, in the pipeline and in the test, then happens in the right o
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -15,6 +16,9 @@ from typing import Any, TypeVar
 from streamflow.clock import Handle
 
 T = TypeVar("T")
+
+
+_INSTANT = 1e-9
 
 
 class VirtualClock:
@@ -34,7 +38,13 @@ class VirtualClock:
         return self._offset + time
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Handle:
-        return asyncio.get_running_loop().call_later(max(0.0, delay), callback)
+        loop = asyncio.get_running_loop()
+        wanted = self.now() + delay
+        at = loop.time() + max(0.0, delay)
+        # Rounding must not let it fire when the clock shows an instant less: it would be set again, for ever.
+        while self._offset is not None and self._offset + at < wanted:
+            at = math.nextafter(at, math.inf)
+        return loop.call_at(at, callback)
 
 
 def run_virtual(work: Coroutine[Any, Any, T]) -> T:
@@ -66,7 +76,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def jump(self, seconds: float) -> None:
+        """Go on so far: to the next timer exactly, whatever rounding makes of the sum."""
         self._now += seconds
+        scheduled: list[asyncio.TimerHandle] = getattr(self, "_scheduled", [])
+        if scheduled and abs(scheduled[0].when() - self._now) < _INSTANT:
+            self._now = scheduled[0].when()
 
     @property
     def waits_outside(self) -> bool:

@@ -39,18 +39,9 @@ from streamflow.operators import (
 )
 from streamflow.operators import Skip as SkipFirst
 from streamflow.testing import MemoryStore, VirtualClock
-from tests.support import Chunked, Recorder, chain, cut, restarts, run, sizes, virtual
+from tests.support import Chunked, Recorder, chain, cut, restarts, run, sizes, times_for, virtual
 
 COUNT = 24
-
-
-def times_for(chunks: list[list[int]], gaps: list[float]) -> list[float]:
-    """Clock times for chunks: the gaps in turn between them."""
-    times, now = [], 0.0
-    for number in range(len(chunks)):
-        now += gaps[number % len(gaps)]
-        times.append(now)
-    return times
 
 
 def disordered(x: int) -> float:

@@ -21,6 +21,7 @@ from streamflow.operators import Count, Fold, Keyed, Map, PassThrough, Throttle,
 from streamflow.policies import Skip
 from streamflow.state import MemoryBucket
 from streamflow.testing import NatsServer
+from streamflow.testing.crash import POINTS, crash_at
 from tests.jetstream.support import add, bounded, connected, contents, filled, numbers, stored, until
 from tests.jetstream.test_checkpoints import Told
 
@@ -102,6 +103,28 @@ async def test_stops_and_kills_of_the_server_cost_and_repeat_nothing(server: Nat
     async with connected(server.url) as client:
         assert await outputs(client, count) == model(count)
     assert stops >= 4
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if "acknowledging" not in point])
+@bounded
+async def test_a_crash_at_any_point(server: NatsServer, point: Any) -> None:
+    """The second time that a run comes by it, and once more in the run after it."""
+    count = 4000
+    slowly: Any = Throttle(500, per=0.02)
+    async with connected(server.url) as client:
+        await filled(client, (b"%d" % number for number in range(count)))
+        crashes = 0
+        for _ in range(2):
+            with crash_at(point, 2) as armed:
+                try:
+                    await sums(server, before=slowly).run(**once(server, every=0.03))
+                except BaseException:
+                    if not armed.happened:
+                        raise
+            crashes += armed.happened
+        assert crashes > 0 or point == "outputs moved"
+        await sums(server, before=slowly).run(**once(server, every=0.03))
+        assert await outputs(client, count) == model(count)
 
 
 @bounded

@@ -33,6 +33,7 @@ from streamflow._jetstream.settings import ConsumerSettings
 from streamflow.engine.channel import Signal
 from streamflow.engine.chunk import CHUNK_SIZE, Chunk, Outcome, Receipt
 from streamflow.engine.connector import Reader, SourceContext
+from streamflow.engine.points import reached
 from streamflow.errors import ConfigurationError, ConnectorError, StreamflowError
 
 if TYPE_CHECKING:
@@ -348,7 +349,9 @@ class JetStreamReader(Reader):
     async def _acknowledge(self) -> None:
         acks = list(self._acks)
         if acks:
+            reached("before acknowledging")
             await self._pull.ack_many(acks)
+            reached("after acknowledging")
             del self._acks[: len(acks)]
             self._context.run.observer.settled(self._context.step, len(acks), 0)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from streamflow.engine.checkpoint import Rewrite, Snapshot, TableSnapshot
 from streamflow.engine.outbox import Output
+from streamflow.engine.points import reached
 from streamflow.errors import FencedError, FullError, StateError
 from streamflow.state.bucket import BATCH, Bucket, Message, Record, Stale, Write, revision, value_data
 from streamflow.state.checkpoints.lease import Lease
@@ -261,6 +262,7 @@ class BucketLog:
                 self._checkpoint.moved = 0
                 del self._checkpoint.outbox[:]
             await self._write_on([], some)
+            reached("outputs moved")
 
     async def close(self) -> None:
         await self._lease.give_back()
