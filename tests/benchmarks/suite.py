@@ -14,7 +14,7 @@ from typing import Protocol
 
 from streamflow.policies import Delivery
 from streamflow.testing.server import NatsServer
-from tests.benchmarks import baselines, peers_memory, peers_nats
+from tests.benchmarks import baselines, checkpoints, peers_memory, peers_nats
 from tests.benchmarks.jetstream import Topic, topic
 from tests.benchmarks.latency import Relay, relay_latency
 from tests.benchmarks.process import fresh_call, import_time, imported, resident_memory
@@ -39,6 +39,7 @@ from tests.benchmarks.work import (
     order,
 )
 
+BATCH = 1_000  # not scaled: what the server takes as one
 UPDATES = 1_000  # not scaled: what waits together is applied together
 MEMORY_SECONDS = 20.0
 MEMORY_LIMIT = 30e6
@@ -158,6 +159,9 @@ def rows(ours: Ours, scale: float = 1.0) -> Iterator[Row]:
         yield sink(ours, server.url, _count(50_000, scale))
         yield order_windows(ours, server.url, _count(100_000, scale))
         yield order_counts(ours, server.url, _count(100_000, scale))
+        yield commit(server.url, BATCH, "bare atomic batch", checkpoints.bare_batch)
+        yield commit(server.url, _count(100_000, scale), "pipelined puts", checkpoints.pipelined_puts)
+        yield restore(server.url, _count(100_000, scale))
         yield relay(ours, server.url, _count(3_000, scale))
         yield hot_key(ours, server.url)
         yield many_keys(ours, server.url)
@@ -337,6 +341,24 @@ def order_counts(ours: Ours, url: str, n: int) -> Row:
                 "at least once": lambda: ours.order_counts(full, n, "at_least_once"),
             },
         )
+
+
+def commit(url: str, n: int, name: str, peer: Callable[[str, int], Measured]) -> Row:
+    return compared_row(
+        f"commit of {n:,} changed entries of 100 bytes, per entry",
+        [within(2.5, name)],
+        lambda: checkpoints.commit(url, n),
+        {name: lambda: peer(url, n)},
+    )
+
+
+def restore(url: str, n: int) -> Row:
+    return compared_row(
+        f"restore of {n:,} entries of 100 bytes, per entry",
+        [within(2.5, "nats-py watchall")],
+        lambda: checkpoints.restore(url, n),
+        {"nats-py watchall": lambda: checkpoints.watchall(url, n)},
+    )
 
 
 def sink(ours: Ours, url: str, n: int) -> Row:
