@@ -36,7 +36,7 @@ WITHOUT_PICTURE = "Aggregators"
 
 CONNECTORS = {
     "In memory": "Source QueueSource Collect Into ForEach Discard QueueSink",
-    "JetStream": "JetStreamSource JetStreamSink KeyValueTable StreamSettings PublishError",
+    "JetStream": "JetStreamSource JetStreamSink KeyValueTable KeyValueSink StreamSettings PublishError",
     "Files": "TextFileSource TextFileSink JsonLinesSource JsonLinesSink CsvSource CsvSink",
     "Standard input and output": "StdinSource StdoutSink",
     "Codecs": "Codec Bytes Text Json MessagePack Protobuf",

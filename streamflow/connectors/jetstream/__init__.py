@@ -2,8 +2,16 @@
 
 from streamflow._jetstream.publish import PublishError
 from streamflow._jetstream.settings import StreamSettings
+from streamflow.connectors.jetstream.bucket_sink import KeyValueSink
 from streamflow.connectors.jetstream.sink import JetStreamSink
 from streamflow.connectors.jetstream.source import JetStreamSource
 from streamflow.connectors.jetstream.table import KeyValueTable
 
-__all__ = ["JetStreamSink", "JetStreamSource", "KeyValueTable", "PublishError", "StreamSettings"]
+__all__ = [
+    "JetStreamSink",
+    "JetStreamSource",
+    "KeyValueSink",
+    "KeyValueTable",
+    "PublishError",
+    "StreamSettings",
+]

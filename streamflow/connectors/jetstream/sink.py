@@ -109,18 +109,27 @@ class JetStreamSink(Sink[T, int]):
         if context.outbox is not None:
             from streamflow.connectors.jetstream.transactional import open_transactional
 
-            return await open_transactional(self, context, client)
-        writer = JetStreamWriter(context)
-        writer.publisher = await Publisher.open(
-            client,
-            stream=self.stream,
-            window=self.window,
-            timeout=seconds(self.timeout, "timeout"),
-            on_confirm=writer.confirmed,
-            on_reject=writer.rejected,
+            return await open_transactional(context, client, self.stream, may_change=self.create is not None)
+        return await open_publishing(
+            context, client, self.stream, self.window, seconds(self.timeout, "timeout")
         )
-        context.run.spawn(writer.watch())
-        return writer
+
+
+async def open_publishing(
+    context: SinkContext, client: Client, stream: str, window: int, timeout: float
+) -> Writer[int]:
+    """A writer that publishes what it gets at once."""
+    writer = JetStreamWriter(context)
+    writer.publisher = await Publisher.open(
+        client,
+        stream=stream,
+        window=window,
+        timeout=timeout,
+        on_confirm=writer.confirmed,
+        on_reject=writer.rejected,
+    )
+    context.run.spawn(writer.watch())
+    return writer
 
 
 def _text(subject: object) -> str:

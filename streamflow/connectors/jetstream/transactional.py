@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from nats.aio.client import Client
 
-from streamflow._jetstream.admin import ensure_stream, request, stream_info
+from streamflow._jetstream.admin import request, stream_info
 from streamflow._jetstream.protocol import encode_headers, encode_subject
 from streamflow.engine.chunk import Chunk
 from streamflow.engine.connector import SinkContext, Writer
@@ -15,15 +14,14 @@ from streamflow.engine.outbox import Outbox, Output
 from streamflow.errors import ConfigurationError, ConnectorError
 from streamflow.state.checkpoints.place import Place
 
-if TYPE_CHECKING:
-    from streamflow.connectors.jetstream.sink import JetStreamSink
-
 _MESSAGE_ID = "nats-msg-id"
 _KNOWN_SUBJECTS = 4096
 
 
-async def open_transactional(sink: JetStreamSink[Any], context: SinkContext, client: Client) -> Writer[int]:
-    """See that the stream takes what will be committed."""
+async def open_transactional(
+    context: SinkContext, client: Client, stream: str, *, may_change: bool
+) -> Writer[int]:
+    """See that a stream, which exists, takes what will be committed. ``may_change``: if it does not, have it do so."""
     outbox = context.outbox
     assert outbox is not None
     place = outbox.place
@@ -32,25 +30,24 @@ async def open_transactional(sink: JetStreamSink[Any], context: SinkContext, cli
             "delivery='exactly_once' needs a checkpoint in a JetStream bucket, from where the output stream takes its "
             "messages"
         )
-    await ensure_stream(client, sink.stream, sink.create)
     here = await stream_info(client, place.stream)
     there = await stream_info(place.client, place.stream) if place.client is not None else None
     if here is None or there is None or here.created != there.created:
         raise ConfigurationError(
-            f"stream {sink.stream!r} cannot take outputs from stream {place.stream!r}, which is not on its server: "
+            f"stream {stream!r} cannot take outputs from stream {place.stream!r}, which is not on its server: "
             "give Checkpoint and sink the same servers"
         )
-    await _ensure_source(sink, client, place, outbox.sink)
-    place.taken_by(outbox.sink, client, sink.stream)
+    await _ensure_source(client, stream, place, outbox.sink, may_change=may_change)
+    place.taken_by(outbox.sink, client, stream)
     return TransactionalWriter(context, outbox)
 
 
-async def _ensure_source(sink: JetStreamSink[Any], client: Client, place: Place, step: str) -> None:
-    """Have the output stream take the outputs of this sink; ``create=`` is the consent to change it."""
-    config = (await request(client, f"STREAM.INFO.{sink.stream}"))["config"]
+async def _ensure_source(client: Client, stream: str, place: Place, step: str, *, may_change: bool) -> None:
+    """Have the output stream take the outputs of this sink."""
+    config = (await request(client, f"STREAM.INFO.{stream}"))["config"]
     if config.get("retention", "limits") != "limits":
         raise ConfigurationError(
-            f"stream {sink.stream!r} keeps messages by {config['retention']}: after a crash of the server it could "
+            f"stream {stream!r} keeps messages by {config['retention']}: after a crash of the server it could "
             "take outputs twice, or leave some out; exactly_once needs a stream that keeps them by limits"
         )
     wanted = {"src": place.subjects(step), "dest": ">"}
@@ -59,16 +56,16 @@ async def _ensure_source(sink: JetStreamSink[Any], client: Client, place: Place,
     if any(wanted in (source.get("subject_transforms") or ()) for source in own):
         return
     source = {"name": place.stream, "subject_transforms": [wanted]}
-    if sink.create is None:
+    if not may_change:
         raise ConfigurationError(
-            f"stream {sink.stream!r} does not take outputs from the checkpoint's bucket. Add this to its sources, or "
+            f"stream {stream!r} does not take outputs from the checkpoint's bucket. Add this to its sources, or "
             f"give the sink create=StreamSettings(…) as the consent to have it done: {source}"
         )
     # A stream has one source of a name: the outputs of several sinks share it.
     others = [each for each in sources if each.get("name") != place.stream]
     transforms = [each for taken in own for each in taken.get("subject_transforms") or ()]
     source["subject_transforms"] = [*transforms, wanted]
-    await request(client, f"STREAM.UPDATE.{sink.stream}", {**config, "sources": [*others, source]})
+    await request(client, f"STREAM.UPDATE.{stream}", {**config, "sources": [*others, source]})
 
 
 class TransactionalWriter(Writer[int]):
