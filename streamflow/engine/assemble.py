@@ -250,7 +250,8 @@ class _Assembler:
         output = self._output(plan, writers)
         if plan.work is not None:
             name, work, policy = plan.work
-            worker = work.open(WorkContext(self.context, name, self._guard(policy)))
+            checkpointed = self.coordinator is not None
+            worker = work.open(WorkContext(self.context, name, self._guard(policy), checkpointed))
             self.assembly.add(partial(worker.run, channel, output), output)
         else:
             steps = [self._step(step) for step in plan.steps]

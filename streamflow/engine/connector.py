@@ -161,6 +161,8 @@ class WorkContext:
     run: RunContext
     step: str
     guard: Guard
+    checkpointed: bool = False
+    """Whether barriers wait for what is under way."""
 
 
 class SupportsGetItem(Protocol[K_contra, V_co]):

@@ -17,6 +17,9 @@ from streamflow.policies import ErrorPolicy, positive, seconds
 _END = object()
 
 
+_LONGEST_SECONDS = 60.0
+
+
 def check(
     what: str, concurrency: int, timeout: timedelta | float | None, on_error: ErrorPolicy | None
 ) -> None:
@@ -72,6 +75,12 @@ class CallStage(_AsyncStage):
     """Each element becomes what the coroutine ``f(x)`` returns."""
 
     _f: Callable[[Any], Awaitable[Any]]
+
+    def __init__(self, context: WorkContext, *arguments: Any, **options: Any) -> None:
+        super().__init__(context, *arguments, **options)
+        if self._timeout is None and context.checkpointed:
+            # A barrier waits for it: one call that never returns would be the end of checkpoints.
+            self._timeout = _LONGEST_SECONDS
 
     async def perform(self, part: Part) -> None:
         (value,) = part.values

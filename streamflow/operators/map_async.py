@@ -30,7 +30,8 @@ class MapAsync(Flow[T, U]):
 
     ``ordered=True`` (the default) keeps the order: a slow element holds back those behind it, which run meanwhile.
     ``ordered=False`` emits each as it is done. ``timeout`` bounds each call; one that takes longer is cancelled and
-    fails with `TimeoutError`. An element that fails goes to the error policy.
+    fails with `TimeoutError`. By default there is no bound, but 60 s with a checkpoint, whose barriers wait for calls.
+    An element that fails goes to the error policy.
 
     Emits when a coroutine returns. Completes when its input has and all have returned. Holds what
     runs and what waits for its turn, unacknowledged; a barrier waits for those before it, and intake goes on.

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamflow import Skip, Source, StepError
+from streamflow import Checkpoint, Skip, Source, StepError
 from streamflow.connectors import Collect
 from streamflow.operators import Map, MapAsync, Take
+from streamflow.testing import MemoryStore
 from tests.support import Chunked, cut, run, sizes
 
 
@@ -93,6 +94,19 @@ def test_a_timeout_is_a_failure_with_its_element() -> None:
 
     with pytest.raises(StepError, match=r"failed on 7: TimeoutError"):
         run(Source([7]).via(MapAsync(forever, timeout=3)).to(Collect()))
+
+
+def test_with_a_checkpoint_a_call_that_never_returns_is_a_failure() -> None:
+    """Barriers wait for it, and nothing would ever be saved again."""
+
+    async def stuck(x: int) -> int:
+        if x == 3:
+            await asyncio.Event().wait()
+        return x
+
+    pipeline = Chunked([[1], [2], [3], [4]]).via(MapAsync(stuck)).to(Collect())
+    with pytest.raises(StepError, match="step 'MapAsync': failed on 3: TimeoutError"):
+        run(pipeline, checkpoint=Checkpoint(store=MemoryStore()))
 
 
 def test_a_plain_function_is_an_error_that_says_so() -> None:

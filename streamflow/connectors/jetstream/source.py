@@ -56,6 +56,11 @@ class JetStreamSource(Source[T]):
     holds longer is kept alive with in-progress signals; what was pulled and not used when the run ends is handed back
     at once. After a crash it comes again when ``ack_wait`` (default 30 s) is over.
 
+    With a checkpoint nothing is acknowledged: the checkpoint says where a restart goes on. The pipeline then reads with
+    a consumer of its own for each run, named after ``durable``, in order, and without sharing; a lost connection or
+    consumer costs and repeats nothing. The stream must keep messages by limits. A restart is refused if the stream was
+    made anew, or has removed messages that were not read.
+
     ``max_pending`` is how many messages this worker may have read and not settled. A small number shares the work
     evenly and drains quickly. The default is as many as flow, or a few hundred in front of `MapAsync` and executors.
 
